@@ -1,0 +1,73 @@
+# Each target sets up what it needs, once; later runs only do what is left to do.
+#
+#   make run     the counter, at http://127.0.0.1:8000
+#   make test    all tests: Python, TypeScript, and the pages in a real Chromium
+#   make lint    format, lint rules and types, checked
+#   make format  the same, mended where a tool can
+#   make bench   the figures of benchmarks/README.md
+#   make docs    the pages under docs/, their code run
+#   make clean   as after a fresh clone
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PAGE := examples/counter/page
+
+# Every branch of these is covered by a test.
+CORE := errors limits protocol registry reactive events outbox session runtime hosting
+COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
+
+.PHONY: run test test-client test-python lint format bench docs clean chromium
+
+run: $(VENV)/.runtime $(PAGE)/dist/index.html
+	cd examples/counter && exec $(abspath $(BIN))/hypercorn app:asgi
+
+test: test-client test-python
+
+test-client: client/node_modules/.package-lock.json
+	cd client && npm run --silent check && npm run --silent test && npm run --silent build && npm run --silent size
+
+test-python: $(VENV)/.dev $(PAGE)/dist/index.html chromium
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
+
+lint: $(VENV)/.dev client/node_modules/.package-lock.json
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd client && npm run --silent lint
+
+format: $(VENV)/.dev client/node_modules/.package-lock.json
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd client && npm run --silent format
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev
+	$(BIN)/pytest tests/test_docs.py
+
+clean:
+	git clean -fdX
+
+# Debian's Python may come without venv; the package that has it is installed if so.
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@
+
+# The browser tests fail, not skip, without a browser.
+chromium:
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }

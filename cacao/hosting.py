@@ -1,0 +1,681 @@
+"""Trio under whatever runs us.
+
+How it works. An ASGI application written for trio is called by a server that runs trio, and then
+nothing is between them, or by a server that runs asyncio. In that case one trio run lives as the
+guest of the server's event loop (`trio.lowlevel.start_guest_run`): both take turns in one thread,
+so each may call the other's synchronous functions, and only an `await` has to cross the border.
+
+- `_Guest` is that run: one per event loop, whoever asks for it, because trio allows one per thread.
+- `_Residence` is one application's life in it: lifespan startup, its calls, lifespan shutdown.
+- `_Call` is one ASGI call: one trio task, and the server's asyncio task that outlasts it. Nothing
+  that happens in a call reaches another one; its result goes to the server through one future.
+- `_Errand` is the way back: a coroutine that trio has run by asyncio, and its result. Sends are
+  errands, and so is `from_asyncio`.
+
+Crossings are few because both directions run ahead a little: a websocket's messages are pumped
+into an inbox of four, and a send does not wait for its own delivery but for the one before it.
+Both bounds are refilled by the host's loop only, so a task that meets neither still takes turns.
+
+A server without lifespan gets one played to the application: its shutdown comes when the loop is
+torn down and cancels the task that plays it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import trio
+
+from cacao.errors import HostingError
+
+if TYPE_CHECKING:
+    from outcome import Outcome
+
+__all__ = ["ASGI", "Message", "Receive", "Scope", "Send", "TrioASGI", "from_asyncio", "host"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+TrioASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+
+_T = TypeVar("_T")
+
+_INBOX_SIZE = 4
+_STARTED = "lifespan.startup.complete"
+
+_log = logging.getLogger(__name__)
+
+
+def host(app: TrioASGI) -> ASGI:
+    """Give an ASGI 3 application that runs `app` under trio servers and asyncio servers alike.
+
+    Which of the two is found out at each call. Under trio, `app` is awaited in place. Under
+    asyncio it runs in a trio run that is the guest of the server's loop, from lifespan startup to
+    lifespan shutdown; a server that has no lifespan starts it by its first call, and it ends when
+    `asyncio.run` (or whoever owns the loop) cancels what is left.
+
+    Cancelling the server's task cancels the trio task, and ends after it: `finally` blocks with
+    shielded awaits have run by then. A `websocket.send` or a response body that is not the last
+    returns before it is delivered, so a delivery's error is raised by the next send, or ends the
+    call. An exception that `app` raises goes to the server; in its lifespan it is logged and
+    answered as `lifespan.startup.failed` or `lifespan.shutdown.failed`.
+
+    Args:
+        app: `async def app(scope, receive, send)`; `scope["type"]` is "lifespan", "http" or
+            "websocket".
+
+    Raises:
+        HostingError: By a call, when trio cannot run here, when the application did not start or
+            is shutting down, or when the guest run has crashed.
+    """
+    residences: dict[asyncio.AbstractEventLoop, _Residence] = {}
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        if trio.lowlevel.in_trio_task():
+            await app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _Residence(app, scope, residences).serve_lifespan(receive, send)
+        else:
+            residence = residences.get(asyncio.get_running_loop())
+            if residence is None:
+                residence = _Residence(app, _lifespan_scope(), residences)
+                residence.play_lifespan()
+            await residence.call(scope, receive, send)
+
+    return asgi
+
+
+async def from_asyncio(awaitable: Awaitable[_T]) -> _T:
+    """Await, in a trio task, what only asyncio can run: a driver, a client, an SDK.
+
+    In an asyncio server it runs as a task in the server's loop. In a trio run of its own
+    (`hypercorn -k trio`, pytest-trio) it runs in an asyncio loop in one background thread, which is
+    started at the first use and ends with the run. All calls of a run share one loop, so that a
+    connection pool made by one can be used by the next. Context variables are passed along.
+
+    What needs a running loop or has to stay in one asyncio task (`asyncio.timeout`, a task group,
+    `async with pool.acquire()`) goes into one coroutine function:
+
+        async def find(pool, key):
+            async with pool.acquire() as connection:
+                return await connection.fetchrow("select * from item where id = $1", key)
+
+        row = await from_asyncio(find(pool, key))
+
+    Cancelling cancels the asyncio task, waits until it has ended and raises `trio.Cancelled`; a
+    value that the coroutine returns all the same is returned. Under trio's autojump clock the
+    thread's work looks like idleness: time jumps while it runs.
+
+    Args:
+        awaitable: A coroutine, or another awaitable of asyncio.
+
+    Returns:
+        What the awaitable returns; what it raises is raised, with its traceback.
+
+    Raises:
+        HostingError: Outside trio, or when the awaitable was cancelled by asyncio code.
+    """
+    coroutine = _as_coroutine(awaitable)
+    if not trio.lowlevel.in_trio_task():
+        coroutine.close()
+        raise HostingError(
+            "from_asyncio() was awaited outside a trio task; "
+            "in asyncio code await the coroutine directly"
+        )
+    return await _Errand(_current_border(), coroutine).result()
+
+
+# The border between trio and asyncio, seen from trio
+
+
+@dataclass(frozen=True)
+class _Border:
+    """How a trio run calls into an asyncio loop, and is called back."""
+
+    loop: asyncio.AbstractEventLoop
+    to_asyncio: Callable[[Callable[[], object]], object]
+    to_trio: Callable[[Callable[[], object]], object]
+
+
+_border: trio.lowlevel.RunVar[_Border] = trio.lowlevel.RunVar("cacao_asyncio_border")
+
+
+def _in_place(function: Callable[[], object]) -> object:
+    return function()
+
+
+def _current_border() -> _Border:
+    try:
+        return _border.get()
+    except LookupError:
+        border = _open_loop_thread()
+        _border.set(border)
+        return border
+
+
+def _open_loop_thread() -> _Border:
+    loop = asyncio.new_event_loop()
+    trio.lowlevel.spawn_system_task(_serve_loop, loop)
+    token = trio.lowlevel.current_trio_token()
+    return _Border(loop, loop.call_soon_threadsafe, token.run_sync_soon)
+
+
+async def _serve_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run `loop` in a thread until the trio run ends; a system task."""
+    stop = asyncio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run_loop_in_thread, loop, stop)
+        try:
+            await trio.sleep_forever()
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+
+
+async def _run_loop_in_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # Shielded, because a loop that is never run is never closed. A limiter of its own, because the
+    # thread is held as long as the run lasts and would cost the app one of its default threads.
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(_run_loop, loop, stop, limiter=trio.CapacityLimiter(1))
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # asyncio lets these two through to here as well as to the errand that raised them.
+    with (
+        contextlib.suppress(SystemExit, KeyboardInterrupt),
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+    ):
+        runner.run(stop.wait())
+
+
+def _as_coroutine(awaitable: Awaitable[_T]) -> Coroutine[Any, Any, _T]:
+    return awaitable if asyncio.iscoroutine(awaitable) else _await(awaitable)
+
+
+async def _await(awaitable: Awaitable[_T]) -> _T:
+    return await awaitable
+
+
+class _Errand(Generic[_T]):
+    """A coroutine that a trio task has run by asyncio, started at once, and its result."""
+
+    def __init__(self, border: _Border, coroutine: Coroutine[Any, Any, _T]) -> None:
+        self._border = border
+        self._coroutine = coroutine
+        self._context = contextvars.copy_context()
+        self._task: asyncio.Task[_T]
+        self._raise_cancel: Callable[[], object] | None = None
+        border.to_asyncio(self._start)
+
+    def _start(self) -> None:
+        # Not `loop.create_task`: an eager task factory would run the coroutine's first step here,
+        # inside trio's turn, where libraries that ask which loop is running are told "trio".
+        self._task = asyncio.Task(self._coroutine, loop=self._border.loop, context=self._context)
+
+    def is_done(self) -> bool:
+        """Whether `result` will not wait; only where trio and asyncio share a thread."""
+        return self._task.done()
+
+    async def result(self) -> _T:
+        """Wait for the end; cancelling cancels the coroutine and waits on."""
+        waiter = trio.lowlevel.current_task()
+
+        def wake(_task: asyncio.Task[_T]) -> None:
+            self._border.to_trio(lambda: trio.lowlevel.reschedule(waiter))
+
+        self._border.to_asyncio(lambda: self._task.add_done_callback(wake))
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return self.outcome()
+
+    def _abort(self, raise_cancel: Callable[[], object]) -> trio.lowlevel.Abort:
+        self._raise_cancel = raise_cancel
+        self._border.to_asyncio(lambda: self._task.cancel())
+        return trio.lowlevel.Abort.FAILED
+
+    def outcome(self) -> _T:
+        """Return or raise what the coroutine did, once it has ended."""
+        if not self._task.cancelled():
+            return self._task.result()
+        if self._raise_cancel is not None:
+            self._raise_cancel()
+        raise HostingError(
+            f"{self._coroutine!r} was cancelled by asyncio code, "
+            "not by the trio task that awaits it; catch asyncio.CancelledError inside it"
+        )
+
+
+def _nothing() -> None:
+    """Let a cancellation wait."""
+
+
+# Trio as the guest of an asyncio loop, seen from asyncio
+
+
+async def _outlast(future: asyncio.Future[_T], on_cancel: Callable[[], object]) -> _T:
+    """Wait until `future` is done, however often the waiting task is cancelled.
+
+    `on_cancel` is called at each cancellation. An exception of the future is raised before a
+    cancellation, a cancellation before a result is returned.
+    """
+    cancellation: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError as error:
+            cancellation = error
+            on_cancel()
+    result = future.result()
+    if cancellation is not None:
+        raise cancellation
+    return result
+
+
+def _without_cancelled(error: BaseException) -> BaseException | None:
+    """Strip what is trio's own business, and must never be put into an asyncio future."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
+
+
+# One for each loop and not for each app: trio allows one run per thread, so that two apps mounted
+# in one server have to share it.
+_guests: dict[asyncio.AbstractEventLoop, _Guest] = {}
+
+
+class _Guest:
+    """The one trio run in an asyncio loop; it ends with its last residence."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.border = _Border(loop, _in_place, _in_place)
+        self._crash: BaseException | None = None
+        self._residences = 0
+        self._vacated = trio.Event()
+        self._promises: set[asyncio.Future[None]] = set()
+        self._opened = self.promise()
+        self.ended = self.promise()
+        self._nursery: trio.Nursery
+
+    @classmethod
+    async def admit(cls, residence: _Residence) -> _Guest:
+        """Let a residence live in the run of this loop; start one where there is none."""
+        loop = asyncio.get_running_loop()
+        while (guest := _guests.get(loop)) is not None and guest.is_ending():
+            await asyncio.wait((guest.ended,))
+        if guest is None:
+            guest = cls(loop)
+            guest.start()
+            _guests[loop] = guest
+        await guest.take_in(residence)
+        return guest
+
+    def is_ending(self) -> bool:
+        """Whether nobody can be admitted any more."""
+        return self._vacated.is_set()
+
+    def start(self) -> None:
+        """Start the run."""
+        try:
+            trio.lowlevel.start_guest_run(
+                self._main,
+                run_sync_soon_threadsafe=self.border.loop.call_soon_threadsafe,
+                run_sync_soon_not_threadsafe=self.border.loop.call_soon,
+                done_callback=self._run_ended,
+                host_uses_signal_set_wakeup_fd=True,
+            )
+        except RuntimeError as error:
+            raise HostingError(
+                "trio is already running in this thread, and not as a guest that Cacao started; "
+                "end that run first, or serve the app from a thread of its own"
+            ) from error
+
+    async def _main(self) -> None:
+        _border.set(self.border)
+        async with trio.open_nursery() as self._nursery:
+            self._opened.set_result(None)
+            await self._vacated.wait()
+
+    async def take_in(self, residence: _Residence) -> None:
+        """Spawn a residence, as soon as there is a nursery for it."""
+        self._residences += 1
+        try:
+            await asyncio.wait((self._opened,))
+            self.check()
+        except BaseException:
+            self._leave()
+            raise
+        self._nursery.start_soon(self._house, residence)
+
+    async def _house(self, residence: _Residence) -> None:
+        await residence.live()
+        self._leave()
+        if self._residences:
+            residence.has_left.set_result(None)  # otherwise the end of the run does it
+
+    def _leave(self) -> None:
+        self._residences -= 1
+        if not self._residences:
+            self._vacated.set()
+
+    def promise(self) -> asyncio.Future[None]:
+        """Make a future that is done at the latest when the run is, even by a crash."""
+        future: asyncio.Future[None] = self.border.loop.create_future()
+        self._promises.add(future)
+        future.add_done_callback(self._promises.discard)
+        return future
+
+    def check(self) -> None:
+        """Raise HostingError if the run has crashed."""
+        if self._crash is not None:
+            raise _crash_report(self._crash) from self._crash
+
+    def _run_ended(self, outcome: Outcome[None]) -> None:
+        del _guests[self.border.loop]
+        try:
+            outcome.unwrap()
+        except BaseException as error:  # noqa: BLE001 - passed on to every call
+            _log.critical("trio's guest run crashed; every call of its apps fails", exc_info=error)
+            self._crash = error
+        for promise in list(self._promises):
+            self._keep(promise)
+        if self._crash is not None and not isinstance(self._crash, Exception):
+            raise KeyboardInterrupt from self._crash  # the host loop's to handle
+
+    def _keep(self, promise: asyncio.Future[None]) -> None:
+        if self._crash is None:
+            promise.set_result(None)
+        else:
+            promise.set_exception(_crash_report(self._crash))
+            promise.exception()  # it is logged already, should nobody ask
+
+
+def _crash_report(crash: BaseException) -> HostingError:
+    return HostingError(
+        f"trio's guest run crashed: {crash!r}; the log has its traceback; restart the process"
+    )
+
+
+class _Residence:
+    """One application's life in one asyncio loop: startup, its calls, shutdown."""
+
+    def __init__(
+        self, app: TrioASGI, scope: Scope, register: dict[asyncio.AbstractEventLoop, _Residence]
+    ) -> None:
+        self._app = app
+        self._lifespan = _Lifespan(app, scope)
+        self._loop = asyncio.get_running_loop()
+        self._register = register
+        register[self._loop] = self
+        self._is_decided = asyncio.Event()
+        self._reply = _failed("startup", "it was cancelled")
+        self._starting = trio.CancelScope()
+        self._stop = trio.Event()
+        self._guest: _Guest | None = None
+        self._is_ready: asyncio.Future[None]
+        self.has_left: asyncio.Future[None]
+        self._calls: trio.Nursery
+
+    # On the asyncio side
+
+    async def serve_lifespan(self, receive: Receive, send: Send) -> None:
+        """Answer a server's lifespan call."""
+        await receive()
+        async with self._run():
+            if self._has_started():
+                await send(self._reply)
+                await receive()
+        # Only now, when the run has ended: a server stops its loop as soon as it has read this.
+        await send(self._reply)
+
+    def play_lifespan(self) -> None:
+        """Stand in for the lifespan call of a server that makes none."""
+        # In an empty context: the app's life must not inherit that of its first request.
+        self._player = self._loop.create_task(self._play(), context=contextvars.Context())
+
+    async def _play(self) -> None:
+        async with self._run():
+            if self._has_started():
+                await self._loop.create_future()  # until the loop's teardown cancels this task
+
+    @contextlib.asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        try:
+            await self._open()
+            yield
+        finally:
+            await self._close()
+
+    async def _open(self) -> None:
+        try:
+            self._guest = await _Guest.admit(self)
+            self._is_ready, self.has_left = self._guest.promise(), self._guest.promise()
+            await _outlast(self._is_ready, self._starting.cancel)
+        except HostingError as error:
+            self._reply = _failed("startup", error)
+        finally:
+            self._is_decided.set()
+
+    async def _close(self) -> None:
+        self._starting.cancel()
+        self._stop.set()
+        try:
+            if self._guest is not None:
+                await _outlast(self.has_left, _nothing)
+        except HostingError as error:
+            self._reply = _failed("shutdown" if self._has_started() else "startup", error)
+        finally:
+            del self._register[self._loop]
+
+    def _has_started(self) -> bool:
+        return bool(self._reply["type"] == _STARTED)
+
+    async def call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the application answer one http or websocket call."""
+        await self._is_decided.wait()
+        call = _Call(self._app, scope, receive, send, self._open_guest())
+        self._calls.start_soon(call.run)
+        await call.outlast()
+
+    def _open_guest(self) -> _Guest:
+        if self._guest is not None:
+            self._guest.check()
+            if self._has_started() and not self._stop.is_set():
+                return self._guest
+        why = self._reply.get("message", "it is shutting down")
+        raise HostingError(f"the app takes no calls: {why}; see the log, then restart the server")
+
+    # On the trio side
+
+    async def live(self) -> None:
+        """Run the application's lifespan around its calls, until `_close` or a failed startup."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._lifespan.run)
+            with self._starting:
+                self._reply = await self._lifespan.ask("startup")
+            self._is_ready.set_result(None)
+            if self._has_started():
+                await self._take_calls()
+                self._reply = await self._lifespan.ask("shutdown")
+            nursery.cancel_scope.cancel()
+
+    async def _take_calls(self) -> None:
+        async with trio.open_nursery() as self._calls:
+            await self._stop.wait()
+            self._calls.cancel_scope.cancel()
+
+
+class _Lifespan:
+    """The application's own lifespan call, on the trio side."""
+
+    def __init__(self, app: TrioASGI, scope: Scope) -> None:
+        self._app = app
+        self._scope = scope
+        self._failure: BaseException | None = None
+        self._to_app, self._questions = trio.open_memory_channel[Message](2)
+        self._from_app, self._replies = trio.open_memory_channel[Message](2)
+
+    async def run(self) -> None:
+        """Call the application; an error is logged here and reported by `ask`."""
+        with self._from_app:
+            try:
+                await self._app(self._scope, self._questions.receive, self._from_app.send)
+            except BaseException as error:  # noqa: BLE001 - it must not reach the other apps
+                self._failure = _without_cancelled(error)
+        if self._failure is not None:
+            _log.error("the app's lifespan failed", exc_info=self._failure)
+
+    async def ask(self, phase: str) -> Message:
+        """Ask for startup or shutdown and return the answer.
+
+        An application that has ended without an answer had nothing to do, or has failed.
+        """
+        self._to_app.send_nowait({"type": f"lifespan.{phase}"})
+        try:
+            return await self._replies.receive()
+        except trio.EndOfChannel:
+            if self._failure is None:
+                return {"type": f"lifespan.{phase}.complete"}
+            return _failed(phase, self._failure)
+
+
+def _failed(phase: str, why: object) -> Message:
+    message = f"{type(why).__name__}: {why}" if isinstance(why, BaseException) else why
+    return {"type": f"lifespan.{phase}.failed", "message": message}
+
+
+def _lifespan_scope() -> Scope:
+    return {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+
+
+class _Call:
+    """One http or websocket call: a trio task, and the server's asyncio task that outlasts it."""
+
+    def __init__(
+        self, app: TrioASGI, scope: Scope, receive: Receive, send: Send, guest: _Guest
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        # An http body is fetched when asked for: reading on would answer "Expect: 100-continue".
+        self._inbox = _Inbox(receive, ahead=_INBOX_SIZE if scope["type"] == "websocket" else 0)
+        self._send_by_server = send
+        self._sending: _Errand[None] | None = None
+        self._border = guest.border
+        self._cancel_scope = trio.CancelScope()
+        self._done = guest.promise()
+
+    # On the asyncio side
+
+    async def outlast(self) -> None:
+        """Wait for the trio task's end; cancelling cancels it and waits on."""
+        pump = self._border.loop.create_task(self._inbox.pump())
+        try:
+            await _outlast(self._done, self._cancel_scope.cancel)
+        finally:
+            pump.cancel()
+            await asyncio.wait((pump,))
+
+    # On the trio side
+
+    async def run(self) -> None:
+        """Call the application; whatever it does ends here, in the future of this call."""
+        failure: BaseException | None = None
+        try:
+            with self._cancel_scope:
+                failure = await self._failure_of_app()
+                await self._sent()
+        except BaseException as error:  # noqa: BLE001 - it must not reach the other calls
+            failure = failure or _without_cancelled(error)
+        finally:
+            self._resolve(failure)
+
+    async def _failure_of_app(self) -> Exception | None:
+        try:
+            await self._app(self._scope, self._inbox.take, self._send)
+        except Exception as error:  # noqa: BLE001 - it is the server's to handle
+            return error
+        return None
+
+    def _resolve(self, failure: BaseException | None) -> None:
+        if self._done.done():
+            return  # the run has crashed
+        if failure is None:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(failure)
+
+    async def _send(self, message: Message) -> None:
+        await self._sent()
+        self._sending = _Errand(self._border, _as_coroutine(self._send_by_server(message)))
+        # A message that others may follow is on its way while the app works on. The last one, and
+        # those of a cancelled app's last seconds, are waited for under the app's own deadlines.
+        if not _is_followed(message) or self._cancel_scope.cancel_called:
+            await self._sent()
+
+    async def _sent(self) -> None:
+        """Wait until nothing is on its way; cancelling takes back what is."""
+        sending = self._sending
+        self._sending = None
+        if sending is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await sending.result()
+
+
+def _is_followed(message: Message) -> bool:
+    return bool(message["type"] == "websocket.send" or message.get("more_body"))
+
+
+class _Inbox:
+    """What a call has received from its server and its application has not yet taken.
+
+    It holds `ahead` messages, and one more for each task that waits for one.
+    """
+
+    def __init__(self, receive: Receive, ahead: int) -> None:
+        self._receive = receive
+        self._ahead = ahead
+        self._messages: list[Message] = []
+        self._failure: Exception | None = None
+        self._waiting = 0
+        self._takers = trio.lowlevel.ParkingLot()
+        self._room = asyncio.Event()
+
+    async def pump(self) -> None:
+        """Receive until cancelled; on the asyncio side."""
+        try:
+            while True:
+                await self._until_room()
+                self._messages.append(await self._receive())
+                self._takers.unpark()
+        except Exception as error:  # noqa: BLE001 - the app's `receive` raises it
+            self._failure = error
+            self._takers.unpark_all()
+
+    async def _until_room(self) -> None:
+        while len(self._messages) >= self._ahead + self._waiting:
+            self._room.clear()
+            await self._room.wait()
+
+    async def take(self) -> Message:
+        """Give the next message, or raise what the server's `receive` raised; on the trio side."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._messages:
+            await self._until_message()
+        self._room.set()
+        return self._messages.pop(0)
+
+    async def _until_message(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._waiting += 1
+        self._room.set()
+        try:
+            await self._takers.park()
+        finally:
+            self._waiting -= 1

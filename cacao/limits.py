@@ -1,0 +1,48 @@
+"""How much one client may ask of the server, and how long the server waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from cacao.errors import DeclarationError
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of one app, as in `App(limits=Limits(flush_interval=0.05))`.
+
+    Attributes:
+        max_message_bytes: Largest message a client may send, in bytes of UTF-8; a larger one
+            closes the connection with 1009.
+        max_depth: Deepest nesting of lists and objects in a message; deeper is `too_deep`.
+        max_waiting_events: Events of one session that may wait or run; beyond it the server
+            stops reading from that client's socket until one has ended.
+        max_waiting_replies: Results and errors that may wait for one client to take them;
+            beyond it the server stops reading from that client's socket.
+        flush_interval: Seconds within which changes that no event of this client caused are
+            gathered into one message.
+        hello_timeout: Seconds within which a `cacao.v1` client must say `hello`.
+        heartbeat: Seconds between signs of life; a `cacao.v1` client that is silent for two
+            of them is cut with 4408.
+        send_timeout: Seconds within which a client must take one message off the wire.
+
+    Raises:
+        DeclarationError: A limit is not positive.
+    """
+
+    max_message_bytes: int = 256 * 1024
+    max_depth: int = 64
+    max_waiting_events: int = 64
+    max_waiting_replies: int = 256
+    flush_interval: float = 0.010
+    hello_timeout: float = 5.0
+    heartbeat: float = 20.0
+    send_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise DeclarationError(f"limit {field.name} is {value!r}; give a positive number")

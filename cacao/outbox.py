@@ -1,0 +1,150 @@
+"""What is on its way to one client: not a queue of messages, but what the next ones must say.
+
+The changed names stay in the session's store until a message is written, so the last value of
+each wins and a client that reads nothing costs nothing more; replies (results and errors) wait in
+order. `take` turns it all into text at one moment: a reply never overtakes a change that its
+handler made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from orjson import Fragment
+
+from cacao.errors import NotSerializableError
+from cacao.protocol import Beat, Error, Init, Result, Update, encode, encode_value
+from cacao.reactive import Computed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cacao.protocol import ServerMessage
+    from cacao.reactive import Store
+    from cacao.registry import Declaration
+
+    Failed = Callable[[Exception, Declaration], None]
+
+__all__ = ["Outbox"]
+
+# Values that the store compares exactly: they change only when they differ.
+_SCALARS = frozenset({int, float, str, bool, type(None)})
+
+
+class Outbox:
+    """The next messages of one session.
+
+    Attributes:
+        is_numbered: Whether the client speaks `cacao.v1` and so gets revisions and acks.
+        rev: Number of the last message that carried state.
+        last_event: The highest number of an event accepted from this client; 0 before any.
+        replies: Results and errors that wait to be sent, oldest first.
+        is_beat_due: Whether a sign of life is owed if there is nothing else to say.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_fingerprints",
+        "_greeting",
+        "is_beat_due",
+        "is_numbered",
+        "last_event",
+        "replies",
+        "rev",
+    )
+
+    def __init__(self) -> None:
+        self.is_numbered = False
+        self.rev = 0
+        self.last_event = 0
+        self.replies: list[Result | Error] = []
+        self.is_beat_due = False
+        self._acked = 0
+        self._greeting: Init | None = None
+        # What was last sent of values that the store cannot compare, by name: a list mutated in
+        # place and set again is a change there, but perhaps not on the wire.
+        self._fingerprints: dict[str, bytes] = {}
+
+    def greet(self, greeting: Init) -> None:
+        """Send the whole state next; `state`, `rev` and `last_event` are filled in then."""
+        self._greeting = greeting
+
+    def acknowledge_again(self) -> None:
+        """Send the last acknowledgement once more, as an event came that had been accepted."""
+        self._acked = min(self._acked, self.last_event - 1)
+
+    def take(self, store: Store, synced: Iterable[Declaration], failed: Failed) -> list[str]:
+        """Write all that is due, as message texts in the order to be sent.
+
+        Args:
+            store: Holds the values and what changed.
+            synced: The declarations that the client sees, for the whole state.
+            failed: Told of each value that could not be computed or written; it may add a
+                reply, which is sent at once. All other values are sent.
+        """
+        if self._greeting is not None:
+            messages: list[ServerMessage] = [self._init(self._greeting, store, synced, failed)]
+        else:
+            messages = self._update(store, failed)
+        if self.replies:
+            messages += self.replies
+            self.replies = []
+        if self.is_beat_due and not messages:
+            messages.append(Beat())
+        self.is_beat_due = False
+        return [encode(message) for message in messages]
+
+    def _init(
+        self, greeting: Init, store: Store, synced: Iterable[Declaration], failed: Failed
+    ) -> Init:
+        self._greeting = None
+        self._fingerprints.clear()
+        state = {}
+        for declaration in synced:
+            name = declaration.name or ""
+            try:
+                if isinstance(declaration, Computed):
+                    store.watch(declaration)
+                state[name] = Fragment(encode_value(name, declaration.peek(store)))
+            except Exception as error:  # noqa: BLE001 - the author's code, reported; the rest goes out
+                failed(error, declaration)
+        store.take_changes()  # they are in the state
+        if not self.is_numbered:
+            return replace(greeting, state=state)
+        self.rev += 1
+        self._acked = self.last_event
+        return replace(greeting, state=state, rev=self.rev, last_event=self.last_event)
+
+    def _update(self, store: Store, failed: Failed) -> list[ServerMessage]:
+        changes = self._encode_changes(store.take_changes(), failed)
+        if not self.is_numbered:
+            return [Update(changes)] if changes else []
+        if not changes and self._acked == self.last_event:
+            return []
+        self.rev += 1
+        self._acked = self.last_event
+        return [Update(changes, self.rev, self.last_event)]
+
+    def _encode_changes(
+        self, changed: dict[Declaration, object], failed: Failed
+    ) -> dict[str, object]:
+        changes: dict[str, object] = {}
+        for declaration, value in changed.items():
+            name = declaration.name or ""
+            try:
+                text = encode_value(name, value)
+            except NotSerializableError as error:
+                failed(error, declaration)
+                continue
+            if type(value) in _SCALARS or self._is_news(name, text):
+                changes[name] = Fragment(text)
+        return changes
+
+    def _is_news(self, name: str, text: bytes) -> bool:
+        fingerprint = text if len(text) <= 32 else blake2b(text, digest_size=16).digest()
+        if self._fingerprints.get(name) == fingerprint:
+            return False
+        self._fingerprints[name] = fingerprint
+        return True

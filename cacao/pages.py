@@ -1,0 +1,60 @@
+"""What plain HTTP answers: the page's built files, `/health`, and the author's own routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quart import Response, send_from_directory
+from quart_trio import QuartTrio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["make_quart"]
+
+# Vite names these by their content, so a browser may keep them for good; all else it asks for
+# again, and gets 304 where nothing changed.
+_HASHED = "assets/"
+_YEAR = 365 * 24 * 3600
+
+
+def make_quart(static_folder: Path | None) -> QuartTrio:
+    """Make the HTTP side of an app.
+
+    Args:
+        static_folder: Built files, of which `index.html` is the page at `/`; None for a page that
+            says how to get one.
+    """
+    quart = QuartTrio("cacao", static_folder=None)
+
+    @quart.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @quart.get("/")
+    @quart.get("/<path:name>")
+    async def static(name: str = "index.html") -> Response:
+        if static_folder is None or not (static_folder / "index.html").is_file():
+            return _no_page(static_folder) if name == "index.html" else _not_found()
+        response = await send_from_directory(static_folder, name, conditional=True)
+        if name.startswith(_HASHED):
+            response.cache_control.max_age = _YEAR
+            response.cache_control.immutable = True
+        else:
+            response.cache_control.no_cache = True
+        return response
+
+    return quart
+
+
+def _no_page(static_folder: Path | None) -> Response:
+    if static_folder is None:
+        text = "This Cacao app has no page. Name the folder of its built files:\n\n"
+        text += '    app = App(static_folder="page/dist")\n'
+    else:
+        text = f"There is no index.html in {static_folder.name!r}: build the page first.\n"
+    return Response(text, status=404, content_type="text/plain; charset=utf-8")
+
+
+def _not_found() -> Response:
+    return Response("not found\n", status=404, content_type="text/plain; charset=utf-8")

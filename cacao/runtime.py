@@ -1,0 +1,173 @@
+"""One run of an app: the nursery that owns its sessions, and where their errors go.
+
+An `App` is what the author declared and may be run many times, in a server or in a test; all that
+lives belongs to a `Runtime`, and ends with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from cacao.errors import ConnectionClosed, MessageError
+from cacao.protocol import (
+    SUBPROTOCOL,
+    CloseCode,
+    Error,
+    ErrorCode,
+    Hello,
+    byte_length_exceeds,
+    decode,
+    encode,
+)
+from cacao.session import ErrorReport, Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from cacao.events import Events
+    from cacao.limits import Limits
+    from cacao.registry import Declaration, Registry
+    from cacao.session import Connection
+
+__all__ = ["Runtime", "open_runtime"]
+
+_log = logging.getLogger("cacao")
+
+
+class Runtime:
+    """The live sessions of one run; made by `open_runtime`.
+
+    Attributes:
+        sessions: The live sessions by id.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        registry: Registry,
+        events: Events,
+        limits: Limits,
+        error_sinks: Sequence[Callable[[ErrorReport], None]],
+    ) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._nursery = nursery
+        self._registry = registry
+        self._events = events
+        self._limits = limits
+        self._error_sinks = error_sinks
+
+    async def serve(self, connection: Connection) -> None:
+        """Give one connection its session; returns when the connection has ended.
+
+        Cancelling closes the connection with 1012 and ends the session.
+        """
+        if connection.subprotocol == SUBPROTOCOL and not await self._is_greeted(connection):
+            return
+        session = Session(self._registry, self._events, self._limits, self.report)
+        self.sessions[session.id] = session
+        self._nursery.start_soon(self._own, session, name=f"session {session.id}")
+        try:
+            await session.attach(connection)
+        finally:
+            session.close()
+
+    def report(self, report: ErrorReport) -> None:
+        """Write an error of the author's code to the log, and tell all who asked to know."""
+        _log.error(
+            "%s failed (error %s, session %s)",
+            report.where,
+            report.error_id,
+            report.session_id,
+            exc_info=report.error,
+            extra={
+                "session_id": report.session_id,
+                "event": report.event,
+                "error_id": report.error_id,
+            },
+        )
+        for sink in self._error_sinks:
+            try:
+                sink(report)
+            except Exception:  # one sink's failure must not keep the error from the others
+                _log.exception("%r, told of error %s, failed", sink, report.error_id)
+
+    async def _own(self, session: Session) -> None:
+        """Run a session. What goes wrong in it ends that session and no other."""
+        try:
+            await session.run()
+        except Exception as error:  # noqa: BLE001 - reported; the other sessions must live
+            self.report(
+                ErrorReport(error, "session", session.id, event=None, error_id=session.id)
+            )
+        finally:
+            del self.sessions[session.id]
+
+    async def _is_greeted(self, connection: Connection) -> bool:
+        """Wait for `hello`, answering all else with an error; False if it does not come."""
+        with trio.move_on_after(self._limits.hello_timeout):
+            try:
+                while not await self._is_hello(connection):
+                    pass
+            except ConnectionClosed:
+                return False
+            return True
+        await connection.close(CloseCode.POLICY, "no 'hello' came in time")
+        return False
+
+    async def _is_hello(self, connection: Connection) -> bool:
+        text = await connection.receive()
+        if byte_length_exceeds(text, self._limits.max_message_bytes):
+            await connection.close(CloseCode.TOO_BIG, "the first message is 'hello'")
+            raise ConnectionClosed(CloseCode.TOO_BIG)
+        try:
+            if isinstance(decode(text, self._limits), Hello):
+                return True
+            raise MessageError(ErrorCode.INVALID_MESSAGE, "the first message is 'hello'")
+        except MessageError as error:
+            await connection.send(encode(Error(error.code, str(error), error.event_id)))
+            return False
+
+    async def _tend_sessions(self) -> None:
+        while True:
+            await trio.sleep(self._limits.heartbeat / 4)
+            now = trio.current_time()
+            for session in list(self.sessions.values()):
+                session.tend(now)
+
+    def _resend(self, _: Declaration) -> None:
+        """Show the live sessions a signal that was declared after they began."""
+        for session in self.sessions.values():
+            session.resend()
+
+
+@asynccontextmanager
+async def open_runtime(
+    registry: Registry,
+    events: Events,
+    limits: Limits,
+    error_sinks: Sequence[Callable[[ErrorReport], None]],
+) -> AsyncIterator[Runtime]:
+    """Run an app for as long as the block lasts.
+
+    Leaving the block closes every connection with 1012, cancels every session and waits for
+    their `finally` blocks: no task is left behind.
+
+    Args:
+        registry: The signals that clients see.
+        events: What answers their events.
+        limits: See `Limits`.
+        error_sinks: Called with each error in the author's code.
+    """
+    async with trio.open_nursery() as nursery:
+        runtime = Runtime(nursery, registry, events, limits, error_sinks)
+        unsubscribe = registry.subscribe(runtime._resend)  # noqa: SLF001 - this is its maker
+        nursery.start_soon(runtime._tend_sessions, name="tend sessions")  # noqa: SLF001
+        try:
+            yield runtime
+        finally:
+            unsubscribe()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,115 @@
+"""A running app for tests of the wire: raw messages in, all messages out, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from cacao.errors import ConnectionClosed
+from cacao.protocol import SUBPROTOCOL
+from cacao.session import Peer
+from cacao.testing.memory import MemoryConnection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from cacao import App, ErrorReport, Session
+    from cacao.runtime import Runtime
+
+
+class StallingConnection(MemoryConnection):
+    """A memory connection whose client can stop taking messages."""
+
+    def __init__(self, messages: list[dict[str, Any]], subprotocol: str | None) -> None:
+        super().__init__(
+            lambda text: messages.append(json.loads(text)), subprotocol=subprotocol, peer=Peer()
+        )
+        self.flowing = trio.Event()
+        self.flowing.set()
+
+    async def send(self, text: str) -> None:
+        await self.flowing.wait()
+        await super().send(text)
+
+
+class Page:
+    """One client, speaking raw messages."""
+
+    def __init__(self, subprotocol: str | None) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.connection = StallingConnection(self.messages, subprotocol)
+
+    async def send(self, *messages: dict[str, Any]) -> None:
+        """Send messages at once and let the app come to rest."""
+        await self.send_text(*map(json.dumps, messages))
+
+    async def send_text(self, *texts: str) -> None:
+        for text in texts:
+            self.connection.put(text)
+        await wait_all_tasks_blocked()
+
+    async def event(self, name: str, data: object = None, **more: object) -> None:
+        message: dict[str, Any] = {"type": "event", "name": name, **more}
+        if data is not None:
+            message["data"] = data
+        await self.send(message)
+
+    def stall(self) -> None:
+        self.connection.flowing = trio.Event()
+
+    async def take(self) -> None:
+        self.connection.flowing.set()
+        await wait_all_tasks_blocked()
+
+    @property
+    def close_code(self) -> int | None:
+        closed = self.connection.closed
+        return closed.code if isinstance(closed, ConnectionClosed) else None
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
+
+
+class Live:
+    """A run of an app and the pages in it."""
+
+    def __init__(self, runtime: Runtime, nursery: trio.Nursery, errors: list[ErrorReport]) -> None:
+        self.runtime = runtime
+        self.errors = errors
+        self._nursery = nursery
+
+    async def open(self, subprotocol: str | None = None) -> Page:
+        page = Page(subprotocol)
+        self._nursery.start_soon(self.runtime.serve, page.connection)
+        await wait_all_tasks_blocked()
+        return page
+
+    async def open_v1(self) -> Page:
+        page = await self.open(SUBPROTOCOL)
+        await page.send({"type": "hello"})
+        return page
+
+    @property
+    def session(self) -> Session:
+        (session,) = self.runtime.sessions.values()
+        return session
+
+
+@asynccontextmanager
+async def live(app: App) -> AsyncIterator[Live]:
+    """Run an app; on leaving, every page is gone and no task is left behind."""
+    before = _count_tasks()
+    errors: list[ErrorReport] = []
+    async with trio.open_nursery() as pages:
+        async with app.runtime(on_error=errors.append) as runtime:
+            yield Live(runtime, pages, errors)
+        assert runtime.sessions == {}
+    assert _count_tasks() == before
+
+
+def _count_tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import datetime
+import enum
+from typing import Any
+
+import pytest
+
+from cacao import App, Computed, DeclarationError, MessageError, Session, Signal
+from cacao.events import Binding, Events, Handler
+
+SESSION = Session()
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+def handle(function: Any) -> Handler:
+    events = Events()
+    events.declare_handler("go", function, {})
+    declared = events.get("go")
+    assert isinstance(declared, Handler)
+    return declared
+
+
+def bound(signal: Signal[Any]) -> Binding:
+    events = Events()
+    events.declare_binding("set", signal)
+    declared = events.get("set")
+    assert isinstance(declared, Binding)
+    return declared
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda session, event: (session, event), (SESSION, {"a": 1})),
+        (lambda session: (session,), (SESSION,)),
+        (lambda: (), ()),
+        (lambda *both: both, (SESSION, {"a": 1})),
+        (lambda session, event, more=3: (session, event, more), (SESSION, {"a": 1}, 3)),
+        (lambda session, **more: (session, more), (SESSION, {})),
+    ],
+)
+def test_a_handler_gets_as_many_of_session_and_event_as_it_takes(
+    function: Any, expected: tuple[object, ...]
+) -> None:
+    assert handle(function).call(SESSION, {"a": 1}) == expected
+
+
+def test_async_and_plain_functions_are_told_apart() -> None:
+    async def answer() -> None: ...
+
+    assert handle(answer).is_async
+    assert not handle(lambda: None).is_async
+
+
+@pytest.mark.parametrize("function", [lambda a, b, c: None, lambda *, key: None])
+def test_a_handler_of_other_parameters_is_refused(function: Any) -> None:
+    with pytest.raises(DeclarationError, match="called with \\(session, event\\)"):
+        handle(function)
+
+
+def test_a_handler_that_is_no_function_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="handler of event 'go' is 5; give a function"):
+        handle(5)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, 7, None])
+def test_event_names_are_short_strings(name: Any) -> None:
+    with pytest.raises(DeclarationError, match="give a string of 1 to 128 characters"):
+        Events().declare_handler(name, lambda: None, {})
+
+
+def test_one_event_has_one_handler_and_the_error_names_both_places() -> None:
+    app = App()
+    app.bind("save", Signal(""))
+    with pytest.raises(DeclarationError, match=r"'save' at .*test_events.py:\d+ is already.*:\d+;"):
+        app.bind("save", Signal(""))
+
+
+def test_a_reloaded_module_replaces_its_own_handlers() -> None:
+    source = "@app.on('go')\ndef go(): return {answer}"
+    app = App()
+    for answer in (1, 2):
+        exec(compile(source.format(answer=answer), "reloaded.py", "exec"), {"app": app})  # noqa: S102
+    (declared,) = app.events
+    assert declared.call(SESSION, {}) == 2
+
+
+def test_an_unknown_option_is_named() -> None:
+    app = App()
+    with pytest.raises(DeclarationError, match="event 'go' has no option 'concurency'"):
+        app.on("go", concurency="latest")(lambda: None)
+
+
+def test_a_computed_signal_cannot_be_bound() -> None:
+    computed: Any = Computed(lambda: 1)
+    with pytest.raises(DeclarationError, match="bind it to a Signal"):
+        App().bind("x", computed)
+
+
+@pytest.mark.parametrize(
+    ("default", "sent", "held"),
+    [
+        ("", "Ada", "Ada"),
+        (0, 7, 7),
+        (0.0, 7, 7.0),
+        (0.5, 0.25, 0.25),
+        (False, True, True),
+        ([], [1], [1]),
+        ({}, {"a": 1}, {"a": 1}),
+        (None, {"any": ["thing"]}, {"any": ["thing"]}),
+        (datetime.date(2026, 1, 1), "2026-11-24", datetime.date(2026, 11, 24)),
+        (Size.SMALL, "large", Size.LARGE),
+        ((1, 2), [3, 4], (3, 4)),
+    ],
+)
+def test_a_binding_sets_a_value_of_the_signals_type(
+    default: object, sent: object, held: object
+) -> None:
+    session = Session()
+    signal = Signal(default)
+    bound(signal).call(session, {"value": sent})
+    assert signal.get(session) == held
+    assert type(signal.get(session)) is type(held)
+
+
+@pytest.mark.parametrize(
+    ("default", "sent"),
+    [
+        ("", 5),
+        (0, "7"),
+        (0, True),
+        (0, 1.5),
+        (0, {"a": 1}),
+        (0.0, "1"),
+        (False, 0),
+        ([], {}),
+        ({}, []),
+        (datetime.date(2026, 1, 1), "yesterday"),
+        (Size.SMALL, "huge"),
+    ],
+)
+def test_a_binding_refuses_another_type_and_keeps_its_value(default: object, sent: object) -> None:
+    session = Session()
+    signal = Signal(default)
+    with pytest.raises(MessageError) as caught:
+        bound(signal).call(session, {"value": sent})
+    assert caught.value.code == "invalid_data"
+    assert caught.value.details is not None
+    assert caught.value.details[0]["path"] == ["value"]
+    assert signal.get(session) == default
+
+
+def test_null_clears_a_bound_signal_to_its_default() -> None:
+    session = Session()
+    signal = Signal("nobody")
+    binding = bound(signal)
+    binding.call(session, {"value": "Ada"})
+    binding.call(session, {"value": None})
+    assert signal.get(session) == "nobody"
+
+
+def test_a_binding_needs_a_value() -> None:
+    with pytest.raises(MessageError, match="event 'set' needs a field 'value'"):
+        bound(Signal("")).call(Session(), {"valeu": "x"})
