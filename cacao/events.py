@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import dis
 import inspect
 from dataclasses import dataclass
 from types import NoneType
@@ -16,50 +17,58 @@ from cacao.reactive import Signal
 from cacao.registry import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from cacao.reactive import Store
 
-__all__ = ["Binding", "Events", "Handler", "HandlerFunction"]
+__all__ = ["Binding", "Declared", "Events", "Handler"]
 
 EventData = dict[str, Any]
-HandlerFunction = "Callable[..., Awaitable[object] | object]"
 
 MAX_NAME_LENGTH = 128
 
 
 class Declared(Protocol):
-    """What stands behind an event name."""
-
-    name: str
-    place: Place
-    is_async: bool
-
-    def call(self, session: Store, data: EventData) -> object:
-        """Answer one event; the result is to be awaited if `is_async`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A function of the author's that answers an event.
+    """What stands behind an event name.
 
     Attributes:
         name: The event's name.
         place: Where it was declared.
-        is_async: Whether `call` gives an awaitable.
-        function: As the author wrote it.
-        arity: How many of `(session, event)` it takes.
+        may_wait: Whether `call` gives an awaitable; otherwise it has answered when it returns.
     """
 
     name: str
     place: Place
-    is_async: bool
-    function: Callable[..., object]
-    arity: int
+    may_wait: bool
 
     def call(self, session: Store, data: EventData) -> object:
-        """Call the function with as many of `(session, event)` as it takes."""
-        return self.function(*(session, data)[: self.arity])
+        """Answer one event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function of the author's that answers an event. See `Declared`.
+
+    Attributes:
+        function: As the author wrote it; called with as many of `(session, event)` as it takes.
+        arity: How many that are.
+        never_waits: Whether it is async but contains no await.
+    """
+
+    name: str
+    place: Place
+    may_wait: bool
+    function: Callable[..., object]
+    arity: int
+    never_waits: bool
+
+    def call(self, session: Store, data: EventData) -> object:
+        """Answer one event; gives an awaitable if `may_wait`."""
+        result = self.function(*(session, data)[: self.arity])
+        if self.never_waits:
+            _run_to_its_end(result)  # type: ignore[arg-type] # an async function's coroutine
+            return None
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Binding:
     name: str
     place: Place
     signal: Signal[Any]
-    is_async: bool = False
+    may_wait: bool = False
 
     def call(self, session: Store, data: EventData) -> None:
         """Set the signal from the event's `value`; None sets it back to its default.
@@ -113,14 +122,11 @@ class Events:
         for option in options:
             raise DeclarationError(_unknown_option(name, option))
         place = Place.of_caller()
+        arity = _arity(name, function, place)
+        is_async = inspect.iscoroutinefunction(function)
+        never_waits = is_async and not _contains_await(function)
         self._declare(
-            Handler(
-                name=name,
-                place=place,
-                is_async=inspect.iscoroutinefunction(function),
-                function=function,
-                arity=_arity(name, function, place),
-            )
+            Handler(name, place, is_async and not never_waits, function, arity, never_waits)
         )
 
     def declare_binding(self, name: str, signal: Signal[Any]) -> None:
@@ -181,6 +187,23 @@ def _arity(name: str, function: Callable[..., object], place: Place) -> int:
             "of which the last ones may be left out"
         )
     return min(len(positional), 2)
+
+
+def _contains_await(function: Callable[..., object]) -> bool:
+    """Tell whether an async function can wait at all; one that cannot needs no task.
+
+    Every await, `async for` and `async with` compiles to a YIELD_VALUE, where it may stop.
+    """
+    code = getattr(function, "__code__", None)
+    return code is None or any(i.opname == "YIELD_VALUE" for i in dis.get_instructions(code))
+
+
+def _run_to_its_end(coroutine: Coroutine[object, None, object]) -> None:
+    """Run a coroutine that contains no await."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        pass
 
 
 def _checked(value: object, expected: type) -> object:

@@ -26,6 +26,7 @@ def make_quart(static_folder: Path | None) -> QuartTrio:
             says how to get one.
     """
     quart = QuartTrio("cacao", static_folder=None)
+    quart.config["SEND_FILE_MAX_AGE_DEFAULT"] = None
 
     @quart.get("/health")
     async def health() -> dict[str, str]:

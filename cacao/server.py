@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+# Seconds that open connections get at the end; a page that is open holds one.
+_GRACE = 1
+
 
 def run(asgi: Callable[..., Any], *, host: str, port: int) -> None:
     """Serve an ASGI application until SIGINT or SIGTERM, in this process.
@@ -34,13 +37,13 @@ def run(asgi: Callable[..., Any], *, host: str, port: int) -> None:
         HostingError: The address cannot be had.
     """
     config = Config()
-    with _listener(host, port) as listener:
-        config.bind = [f"fd://{listener.fileno()}"]
-        config.graceful_timeout = 1
-        name, taken = listener.getsockname()[:2]
-        shown = f"[{name}]" if ":" in name else name
-        print(f"Cacao serves http://{shown}:{taken} (Ctrl-C ends it)", flush=True)  # noqa: T201
-        asyncio.run(serve(asgi, config))
+    config.graceful_timeout = _GRACE
+    listener = _listener(host, port)
+    name, taken = listener.getsockname()[:2]
+    config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
+    shown = f"[{name}]" if ":" in name else name
+    print(f"Cacao serves http://{shown}:{taken} (Ctrl-C ends it)", flush=True)  # noqa: T201
+    asyncio.run(serve(asgi, config))
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from cacao.errors import CacaoError, ConnectionClosed, MessageError, NotSerializableError
+from cacao.errors import ConnectionClosed, MessageError, NotSerializableError
 from cacao.limits import Limits
 from cacao.outbox import Outbox
 from cacao.protocol import (
@@ -40,8 +40,8 @@ from cacao.protocol import (
     Result,
     byte_length_exceeds,
     decode,
-    shorten,
     encode_value,
+    shorten,
 )
 from cacao.reactive import Store, set_current_session
 
@@ -139,6 +139,7 @@ class Session(Store):
     __slots__ = (
         "_closing",
         "_connection",
+        "_error_sink",
         "_events",
         "_heard_at",
         "_is_urgent",
@@ -149,7 +150,6 @@ class Session(Store):
         "_outbox",
         "_reading",
         "_registry",
-        "_error_sink",
         "_room",
         "_sending_since",
         "_sent_at",
@@ -336,7 +336,7 @@ class Session(Store):
             raise MessageError(
                 ErrorCode.UNKNOWN_EVENT, f"no handler for event {name}", event_id=event.id
             )
-        if declared.is_async:
+        if declared.may_wait:
             self._line_up(declared, event)
         else:
             self._answer_in_place(declared, event)

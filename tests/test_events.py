@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 from typing import Any
 
 import pytest
+import trio
 
 from cacao import App, Computed, DeclarationError, MessageError, Session, Signal
 from cacao.events import Binding, Events, Handler
@@ -50,11 +52,40 @@ def test_a_handler_gets_as_many_of_session_and_event_as_it_takes(
     assert handle(function).call(SESSION, {"a": 1}) == expected
 
 
-def test_async_and_plain_functions_are_told_apart() -> None:
-    async def answer() -> None: ...
+async def never_waits() -> None: ...
 
-    assert handle(answer).is_async
-    assert not handle(lambda: None).is_async
+
+async def waits() -> None:
+    await trio.sleep(0)
+
+
+@functools.wraps(never_waits)
+async def wrapped() -> None:
+    await never_waits()
+
+
+@pytest.mark.parametrize(
+    ("function", "may_wait"),
+    [
+        (lambda: None, False),
+        (never_waits, False),
+        (waits, True),
+        (wrapped, True),
+        (functools.partial(never_waits), True),
+    ],
+)
+def test_a_handler_without_await_needs_no_task(function: Any, may_wait: bool) -> None:
+    assert handle(function).may_wait is may_wait
+
+
+def test_an_async_handler_without_await_is_run_to_its_end() -> None:
+    seen: list[object] = []
+
+    async def note(session: Session, event: dict[str, Any]) -> None:
+        seen.append(event)
+
+    handle(note).call(SESSION, {"a": 1})
+    assert seen == [{"a": 1}]
 
 
 @pytest.mark.parametrize("function", [lambda a, b, c: None, lambda *, key: None])

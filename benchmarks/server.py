@@ -1,0 +1,219 @@
+"""The counter over a real socket, side by side with a bare echo on the same server.
+
+Round trips: one page sends `increment` and waits for the update, again and again. Throughput: 50
+pages do so at once. The echo sends the same event back. Rounds of the contestants are interleaved,
+and the best round of each counts; the servers run on one processor, the client on another, where
+there are two. Read the ratios.
+
+Run: `python benchmarks/server.py`
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raw_websocket import RawWebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+ROUNDS = 5
+ROUND_TRIPS = 1500
+PAGES = 50
+EVENTS_PER_PAGE = 60
+EVENT = RawWebSocket.frame(b'{"type":"event","name":"increment","data":{}}')
+
+SERVERS = {
+    "hypercorn": [str(BIN / "hypercorn"), "{app}:asgi", "-b", "127.0.0.1:{port}"],
+    "hypercorn -k uvloop": [
+        str(BIN / "hypercorn"), "-k", "uvloop", "{app}:asgi", "-b", "127.0.0.1:{port}",
+    ],  # fmt: skip
+    "uvicorn": [
+        str(BIN / "uvicorn"), "{app}:asgi", "--port", "{port}", "--log-level", "warning",
+        "--ws", "websockets-sansio", "--loop", "uvloop",
+    ],  # fmt: skip
+}
+CONTESTANTS = {"echo": "echo_app", "counter": "counter_app"}
+
+
+@dataclass
+class Row:
+    """What one server does with one app; the best round of each figure.
+
+    Attributes:
+        server: How it was started.
+        app: "echo" or "counter".
+        p50: Median round trip, in microseconds.
+        p99: Slowest of a hundred, in microseconds.
+        throughput: Events answered in a second, 50 pages at once.
+        cpu: Processor time of the server for one of these, in microseconds.
+    """
+
+    server: str
+    app: str
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    throughput: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def rows(rounds: int = ROUNDS) -> list[Row]:
+    """Measure all servers; about a minute."""
+    found = []
+    for server, command in SERVERS.items():
+        with ExitStack() as stack:
+            ports = {
+                app: stack.enter_context(serving(command, module))
+                for app, module in CONTESTANTS.items()
+            }
+            pair = {app: Row(server, app) for app in CONTESTANTS}
+            for _ in range(rounds):
+                for app, (port, pid) in ports.items():
+                    measure(pair[app], port, pid)
+            found += pair.values()
+    return found
+
+
+def measure(row: Row, port: int, pid: int) -> None:
+    """Add a round of one contestant."""
+    trips = round_trips(port)
+    row.p50.append(statistics.median(trips) * 1e6)
+    row.p99.append(statistics.quantiles(trips, n=100)[98] * 1e6)
+    before = cpu_seconds(pid)
+    events, seconds = crowd(port)
+    row.throughput.append(events / seconds)
+    row.cpu.append((cpu_seconds(pid) - before) / events * 1e6)
+
+
+def round_trips(port: int) -> list[float]:
+    """Time one page's events, one after the other, in seconds."""
+    page = greeted(port)
+    times = []
+    for _ in range(ROUND_TRIPS):
+        start = time.perf_counter()
+        page.send(EVENT)
+        page.receive()
+        times.append(time.perf_counter() - start)
+    page.close()
+    return times[100:]
+
+
+def crowd(port: int) -> tuple[int, float]:
+    """Let 50 pages send their next event as soon as the last one was answered."""
+    pages = [greeted(port) for _ in range(PAGES)]
+    left = dict.fromkeys(pages, EVENTS_PER_PAGE)
+    with selectors.DefaultSelector() as selector:
+        for page in pages:
+            selector.register(page.socket, selectors.EVENT_READ, page)
+        start = time.perf_counter()
+        for page in pages:
+            page.send(EVENT)
+        while left:
+            for key, _ in selector.select():
+                page = key.data
+                page.receive()
+                left[page] -= 1
+                if left[page]:
+                    page.send(EVENT)
+                else:
+                    del left[page]
+        seconds = time.perf_counter() - start
+    for page in pages:
+        page.close()
+    return PAGES * EVENTS_PER_PAGE, seconds
+
+
+def greeted(port: int) -> RawWebSocket:
+    """Open a page; the counter greets with `init`, the echo is asked to."""
+    page = RawWebSocket(port)
+    page.send(EVENT)
+    page.receive()
+    page.socket.settimeout(0.05)
+    try:
+        page.receive()
+    except TimeoutError:
+        pass
+    page.socket.settimeout(30)
+    return page
+
+
+@contextmanager
+def serving(command: list[str], module: str) -> Iterator[tuple[int, int]]:
+    """Run a server; gives its port and process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [word.format(app=module, port=port) for word in command],
+        cwd=HERE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: pin(0),  # noqa: PLW1509 - no thread runs here
+    )
+    try:
+        wait_until_listening(port)
+        yield port, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def wait_until_listening(port: int) -> None:
+    """Wait until a connection is accepted; ten seconds at most."""
+    give_up = time.monotonic() + 10
+    while time.monotonic() < give_up:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+def pin(processor: int) -> None:
+    """Keep this process on one processor, where there are several."""
+    if (os.cpu_count() or 1) > 1:
+        os.sched_setaffinity(0, {processor})
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Print the table."""
+    pin(1)
+    print("| server | app | round trip p50, us | p99, us | events/s, 50 pages | CPU/event, us |")
+    print("|---|---|---:|---:|---:|---:|")
+    found = rows()
+    for row in found:
+        print(
+            f"| {row.server} | {row.app} | {min(row.p50):.0f} | {min(row.p99):.0f} "
+            f"| {max(row.throughput):.0f} | {min(row.cpu):.0f} |"
+        )
+    print()
+    print("| server | round trip, to echo | throughput, to echo |")
+    print("|---|---:|---:|")
+    for echo, counter in zip(found[::2], found[1::2], strict=True):
+        trip = min(counter.p50) / min(echo.p50)
+        rate = max(counter.throughput) / max(echo.throughput)
+        print(f"| {echo.server} | {trip:.2f}x | {rate:.2f}x |")
+
+
+if __name__ == "__main__":
+    main()
