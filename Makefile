@@ -24,8 +24,8 @@ run: $(VENV)/.runtime $(PAGE)/dist/index.html
 
 test: test-client test-python
 
-test-client: client/node_modules/.package-lock.json
-	cd client && npm run --silent check && npm run --silent test && npm run --silent build && npm run --silent size
+test-client: client/dist/index.js
+	cd client && npm run --silent check && npm run --silent test && npm run --silent size
 
 test-python: $(VENV)/.dev $(PAGE)/dist/index.html chromium
 	$(BIN)/coverage run -m pytest
@@ -67,6 +67,20 @@ $(VENV)/.dev: $(VENV)/.runtime
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@
+
+client/node_modules/.package-lock.json: client/package-lock.json
+	npm --prefix client ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+client/dist/index.js: client/node_modules/.package-lock.json $(wildcard client/src/*)
+	npm --prefix client run --silent build
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json client/dist/index.js
+	npm --prefix $(PAGE) ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+$(PAGE)/dist/index.html: $(PAGE)/node_modules/.package-lock.json $(wildcard $(PAGE)/src/* $(PAGE)/index.html)
+	npm --prefix $(PAGE) run --silent build
 
 # The browser tests fail, not skip, without a browser.
 chromium:

@@ -19,11 +19,11 @@ from cacao.protocol import Beat, Error, Init, Result, Update, encode, encode_val
 from cacao.reactive import Computed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cacao.protocol import ServerMessage
     from cacao.reactive import Store
-    from cacao.registry import Declaration
+    from cacao.registry import Declaration, Registry
 
     Failed = Callable[[Exception, Declaration], None]
 
@@ -41,7 +41,7 @@ class Outbox:
         rev: Number of the last message that carried state.
         last_event: The highest number of an event accepted from this client; 0 before any.
         replies: Results and errors that wait to be sent, oldest first.
-        is_beat_due: Whether a sign of life is owed if there is nothing else to say.
+        is_beat_due: Whether a sign of life is owed; a client answers it with one.
     """
 
     __slots__ = (
@@ -75,34 +75,34 @@ class Outbox:
         """Send the last acknowledgement once more, as an event came that had been accepted."""
         self._acked = min(self._acked, self.last_event - 1)
 
-    def take(self, store: Store, synced: Iterable[Declaration], failed: Failed) -> list[str]:
+    def take(self, store: Store, registry: Registry | None, failed: Failed) -> list[str]:
         """Write all that is due, as message texts in the order to be sent.
 
         Args:
             store: Holds the values and what changed.
-            synced: The declarations that the client sees, for the whole state.
+            registry: Whose declarations the client sees; None for none.
             failed: Told of each value that could not be computed or written; it may add a
                 reply, which is sent at once. All other values are sent.
         """
         if self._greeting is not None:
-            messages: list[ServerMessage] = [self._init(self._greeting, store, synced, failed)]
+            messages: list[ServerMessage] = [self._init(self._greeting, store, registry, failed)]
         else:
             messages = self._update(store, failed)
         if self.replies:
             messages += self.replies
             self.replies = []
-        if self.is_beat_due and not messages:
+        if self.is_beat_due:
             messages.append(Beat())
-        self.is_beat_due = False
+            self.is_beat_due = False
         return [encode(message) for message in messages]
 
     def _init(
-        self, greeting: Init, store: Store, synced: Iterable[Declaration], failed: Failed
+        self, greeting: Init, store: Store, registry: Registry | None, failed: Failed
     ) -> Init:
         self._greeting = None
         self._fingerprints.clear()
         state = {}
-        for declaration in synced:
+        for declaration in registry.synced if registry is not None else ():
             name = declaration.name or ""
             try:
                 if isinstance(declaration, Computed):

@@ -265,7 +265,7 @@ class Session(Store):
         elif self._outbox.is_numbered:
             if now - self._heard_at > 2 * limits.heartbeat:
                 self._stop_reading(CloseCode.HEARTBEAT_TIMEOUT, "no sign of life")
-            elif now - self._sent_at >= limits.heartbeat:
+            elif now - min(self._sent_at, self._heard_at) >= limits.heartbeat:
                 self._outbox.is_beat_due = True
                 self._hurry()
 
@@ -439,8 +439,7 @@ class Session(Store):
                 await self._write(self._connection)
 
     async def _write(self, connection: Connection) -> None:
-        synced = self._registry.synced if self._registry is not None else ()
-        texts = self._outbox.take(self, synced, self._value_failed)
+        texts = self._outbox.take(self, self._registry, self._value_failed)
         if not texts:
             return
         self._sending_since = trio.current_time()

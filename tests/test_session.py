@@ -368,6 +368,21 @@ async def test_a_silent_v1_client_is_cut(autojump_clock: object) -> None:
         assert page.close_code == 4408
 
 
+async def test_a_page_that_only_listens_is_asked_for_a_sign_of_life(
+    autojump_clock: object,
+) -> None:
+    counter = Counter(heartbeat=20)
+    async with live(counter.app) as running:
+        page = await running.open_v1()
+        for n in range(60):
+            counter.count.set(running.session, n + 1)
+            await trio.sleep(1)
+            if page.messages[-1]["type"] == "beat":
+                await page.send({"type": "beat"})
+        assert page.close_code is None
+        assert page.of_type("beat")
+
+
 async def test_a_plain_client_may_be_silent(autojump_clock: object) -> None:
     async with live(Counter(heartbeat=20).app) as running:
         page = await running.open()

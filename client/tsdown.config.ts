@@ -1,0 +1,9 @@
+import { defineConfig } from "tsdown";
+
+export default defineConfig({
+  entry: ["src/index.ts", "src/core.ts"],
+  format: "esm",
+  platform: "browser",
+  target: "es2022",
+  dts: true,
+});
