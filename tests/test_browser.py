@@ -1,0 +1,142 @@
+"""The counter in a real Chromium, against a real `hypercorn app:asgi`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from processes import served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COUNTER = Path(__file__).parent.parent / "examples" / "counter"
+HYPERCORN = [str(Path(sys.executable).parent / "hypercorn"), "app:asgi", "-b", "127.0.0.1:{port}"]
+
+FLAGS = [
+    "--no-sandbox",  # the suite may run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the machine's Chromium; without one the tests fail, they are never skipped."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
+    if chromium is None:
+        pytest.fail("no Chromium is found: run `make test`, or name one in CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served(HYPERCORN, cwd=COUNTER) as server:
+        yield server.url
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, url: str, complaints: list[str]) -> Iterator[Page]:
+    """Open the counter; what the page complains of on its console fails the test."""
+    page = opened(browser, url, complaints)
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def opened(browser: Browser, url: str, complaints: list[str]) -> Page:
+    page = browser.new_page()
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    expect(page.get_by_role("status")).to_have_text("connected")
+    return page
+
+
+def test_the_buttons_count(page: Page) -> None:
+    page.get_by_role("button", name="+").click(click_count=3, delay=1)
+    expect(page.locator("#count")).to_have_text("3")
+    expect(page.locator("#doubled")).to_have_text("6")
+    page.get_by_role("button", name="−").click()  # noqa: RUF001 - the sign on the button
+    expect(page.locator("#count")).to_have_text("2")
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator("#count")).to_have_text("0")
+
+
+def test_the_name_field_greets_as_one_types(page: Page) -> None:
+    page.get_by_label("Your name").press_sequentially("Ada Lovelace")
+    expect(page.locator("#greeting")).to_have_text("Hello, Ada Lovelace!")
+    expect(page.get_by_label("Your name")).to_have_value("Ada Lovelace")
+
+
+def test_typing_in_the_middle_keeps_the_caret(page: Page) -> None:
+    field = page.get_by_label("Your name")
+    field.press_sequentially("Aa")
+    field.press("ArrowLeft")
+    field.press_sequentially("dddd", delay=5)
+    expect(field).to_have_value("Adddda")
+    expect(page.locator("#greeting")).to_have_text("Hello, Adddda!")
+
+
+def test_two_tabs_have_a_state_each(
+    page: Page, browser: Browser, url: str, complaints: list[str]
+) -> None:
+    other = opened(browser, url, complaints)
+    page.get_by_role("button", name="+").click()
+    expect(page.locator("#count")).to_have_text("1")
+    expect(other.locator("#count")).to_have_text("0")
+    other.close()
+
+
+def test_a_restarted_server_is_noticed_and_the_page_comes_back(browser: Browser) -> None:
+    with served(HYPERCORN, cwd=COUNTER) as first:
+        port = first.port
+        page = opened(browser, first.url, [])
+        page.get_by_role("button", name="+").click()
+        expect(page.locator("#count")).to_have_text("1")
+        first.stop(signal.SIGTERM, within=9)
+    expect(page.get_by_role("status")).to_have_text("reconnecting")
+    expect(page.locator("#count")).to_have_text("1")
+    with served([word.format(port=port) for word in HYPERCORN], cwd=COUNTER, port=port):
+        expect(page.get_by_role("status")).to_have_text("connected", timeout=15_000)
+        page.get_by_role("button", name="+").click()
+        expect(page.locator("#count")).to_have_text("1")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_fits_and_has_the_schemes_colours(
+    browser: Browser, url: str, scheme: str, width: int
+) -> None:
+    context = browser.new_context(
+        color_scheme=scheme,  # type: ignore[arg-type] # a literal, from the parameters above
+        viewport={"width": width, "height": 720},
+    )
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_role("status")).to_have_text("connected")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    red = page.evaluate(
+        "+getComputedStyle(document.documentElement).backgroundColor.match(/[0-9.]+/)[0]"
+    )
+    assert (red > 128) is (scheme == "light")
+    context.close()
