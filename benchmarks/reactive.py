@@ -130,24 +130,21 @@ class _ReaktivKit:
 
 
 class _Box:
-    """A plain value, and the functions to run after a write to it."""
+    """A plain value, and what to compute after a write to it: which box, by which function."""
 
-    __slots__ = ("followers", "value")
+    __slots__ = ("followers", "signals", "value")
 
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.followers: list[_Box.Run] = []
-
-    Run = Callable[[], None]
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.signals = [self]  # what it follows from in the end
+        self.followers: list[tuple[_Box, Callable[[], Any]]] = []
 
 
 class _PlainKit:
     name = "plain"
 
     def signal(self, value: int) -> Node:
-        box = _Box()
-        box.value = value
-        return box
+        return _Box(value)
 
     def plus(self, source: Node, number: int) -> Node:
         return _follow([source], lambda: source.value + number)
@@ -180,22 +177,12 @@ class _PlainKit:
         return _write_plain, lambda node: int(node.value)
 
 
-def _follow(sources: Sequence[Node], fn: Callable[[], Any]) -> _Box:
-    box = _Derived(sources, fn)
+def _follow(sources: Sequence[_Box], fn: Callable[[], Any]) -> _Box:
+    box = _Box(fn())
+    box.signals = list(dict.fromkeys(signal for each in sources for signal in each.signals))
     for signal in box.signals:
         signal.followers.append((box, fn))
     return box
-
-
-class _Derived(_Box):
-    __slots__ = ("signals",)
-
-    def __init__(self, sources: Sequence[_Box], fn: Callable[[], Any]) -> None:
-        super().__init__()
-        self.signals = dict.fromkeys(
-            signal for source in sources for signal in getattr(source, "signals", [source])
-        )
-        self.value = fn()
 
 
 def _write_plain(signal: Node, value: int) -> None:

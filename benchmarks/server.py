@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,18 +33,31 @@ BIN = Path(sys.executable).parent
 ROUNDS = 5
 ROUND_TRIPS = 1500
 PAGES = 50
-EVENTS_PER_PAGE = 60
+EVENTS_PER_PAGE = 200
 EVENT = RawWebSocket.frame(b'{"type":"event","name":"increment","data":{}}')
 
 SERVERS = {
     "hypercorn": [str(BIN / "hypercorn"), "{app}:asgi", "-b", "127.0.0.1:{port}"],
     "hypercorn -k uvloop": [
-        str(BIN / "hypercorn"), "-k", "uvloop", "{app}:asgi", "-b", "127.0.0.1:{port}",
-    ],  # fmt: skip
+        str(BIN / "hypercorn"),
+        "-k",
+        "uvloop",
+        "{app}:asgi",
+        "-b",
+        "127.0.0.1:{port}",
+    ],
     "uvicorn": [
-        str(BIN / "uvicorn"), "{app}:asgi", "--port", "{port}", "--log-level", "warning",
-        "--ws", "websockets-sansio", "--loop", "uvloop",
-    ],  # fmt: skip
+        str(BIN / "uvicorn"),
+        "{app}:asgi",
+        "--port",
+        "{port}",
+        "--log-level",
+        "warning",
+        "--ws",
+        "websockets-sansio",
+        "--loop",
+        "uvloop",
+    ],
 }
 CONTESTANTS = {"echo": "echo_app", "counter": "counter_app"}
 
@@ -72,7 +85,7 @@ class Row:
 
 def rows(rounds: int = ROUNDS) -> list[Row]:
     """Measure all servers; about a minute."""
-    found = []
+    found: list[Row] = []
     for server, command in SERVERS.items():
         with ExitStack() as stack:
             ports = {
@@ -142,10 +155,8 @@ def greeted(port: int) -> RawWebSocket:
     page.send(EVENT)
     page.receive()
     page.socket.settimeout(0.05)
-    try:
+    with suppress(TimeoutError):
         page.receive()
-    except TimeoutError:
-        pass
     page.socket.settimeout(30)
     return page
 
@@ -160,7 +171,7 @@ def serving(command: list[str], module: str) -> Iterator[tuple[int, int]]:
         [word.format(app=module, port=port) for word in command],
         cwd=HERE,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: pin(0),  # noqa: PLW1509 - no thread runs here
+        preexec_fn=lambda: pin(0),
     )
     try:
         wait_until_listening(port)

@@ -1,24 +1,32 @@
-"""Cacao: state on the server, React in the browser, structured concurrency throughout."""
+"""Cacao: state on the server, React in the browser, structured concurrency throughout.
 
-from cacao.app import App
-from cacao.errors import (
-    CacaoError,
-    ConnectionClosed,
-    CycleError,
-    DeclarationError,
-    EffectLoopError,
-    HostingError,
-    MessageError,
-    NoSessionError,
-    NotSerializableError,
-    ReactiveError,
-    WriteInComputedError,
-)
-from cacao.hosting import from_asyncio
-from cacao.limits import Limits
-from cacao.reactive import Computed, Effect, Signal, batch, untracked
-from cacao.registry import Registry
-from cacao.session import ErrorReport, Session
+The names are loaded when they are first used: pytest imports this package in every project that
+has it installed, for its plugin's sake, and most of those runs never need the rest.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cacao.app import App
+    from cacao.errors import (
+        CacaoError,
+        ConnectionClosed,
+        CycleError,
+        DeclarationError,
+        EffectLoopError,
+        HostingError,
+        MessageError,
+        NoSessionError,
+        NotSerializableError,
+        ReactiveError,
+        WriteInComputedError,
+    )
+    from cacao.hosting import from_asyncio
+    from cacao.limits import Limits
+    from cacao.reactive import Computed, Effect, Signal, batch, untracked
+    from cacao.registry import Registry
+    from cacao.session import ErrorReport, Session
 
 __version__ = "0.1.0"
 
@@ -46,3 +54,14 @@ __all__ = [
     "from_asyncio",
     "untracked",
 ]
+
+_MODULES = ("registry", "errors", "limits", "reactive", "session", "hosting", "app")
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'cacao' has no attribute {name!r}")
+    modules = (import_module(f"cacao.{module}") for module in _MODULES)
+    value: object = next(getattr(module, name) for module in modules if name in module.__all__)
+    globals()[name] = value
+    return value

@@ -12,7 +12,6 @@ from cacao.events import Events
 from cacao.hosting import host as host_anywhere
 from cacao.limits import Limits
 from cacao.pages import make_quart
-from cacao.reactive import Signal
 from cacao.registry import Place, Registry, claim_registry
 from cacao.runtime import Runtime, open_runtime
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from cacao.hosting import ASGIApp
+    from cacao.reactive import Signal
     from cacao.session import ErrorReport
 
 __all__ = ["App"]

@@ -11,7 +11,7 @@ sessions work, but none outlives its connection.
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -84,7 +84,7 @@ class Edge:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # lifespan.shutdown
                 phase = "shutdown"
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - logged, and told to the server
             _log.exception("%s failed", phase)
             await send({"type": f"lifespan.{phase}.failed", "message": _first_message(error)})
         else:
@@ -156,10 +156,8 @@ class WebSocketConnection:
         if not self._is_open:
             return
         self._is_open = False
-        try:
+        with suppress(OSError):  # gone before we could say so
             await self._send({"type": "websocket.close", "code": int(code), "reason": reason})
-        except OSError:
-            pass  # gone before we could say so
 
 
 def _first_message(error: Exception) -> str:

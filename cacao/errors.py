@@ -108,7 +108,7 @@ class MessageError(CacaoError):
         super().__init__(message)
 
 
-class ConnectionClosed(CacaoError):
+class ConnectionClosed(CacaoError):  # noqa: N818 - an end, not a mistake
     """The other side of a connection is gone.
 
     Attributes:

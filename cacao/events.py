@@ -5,44 +5,50 @@ from __future__ import annotations
 import difflib
 import dis
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from cacao.errors import DeclarationError, MessageError
+from cacao.limits import MAX_NAME_LENGTH
 from cacao.reactive import Signal
 from cacao.registry import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
-    from cacao.reactive import Store
+    from cacao.store import Store
 
 __all__ = ["Binding", "Declared", "Events", "Handler"]
 
 EventData = dict[str, Any]
 
-MAX_NAME_LENGTH = 128
-
 
 class Declared(Protocol):
-    """What stands behind an event name.
+    """What stands behind an event name."""
 
-    Attributes:
-        name: The event's name.
-        place: Where it was declared.
-        may_wait: Whether `call` gives an awaitable; otherwise it has answered when it returns.
-    """
+    @property
+    def name(self) -> str:
+        """The event's name."""
+        ...
 
-    name: str
-    place: Place
-    may_wait: bool
+    @property
+    def place(self) -> Place:
+        """Where it was declared."""
+        ...
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether `call` gives an awaitable; otherwise it has answered when it returns."""
+        ...
 
     def call(self, session: Store, data: EventData) -> object:
         """Answer one event."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Handler:
         """Answer one event; gives an awaitable if `may_wait`."""
         result = self.function(*(session, data)[: self.arity])
         if self.never_waits:
-            _run_to_its_end(result)  # type: ignore[arg-type] # an async function's coroutine
+            _run_to_its_end(cast("Coroutine[object, None, object]", result))
             return None
         return result
 
@@ -200,10 +206,8 @@ def _contains_await(function: Callable[..., object]) -> bool:
 
 def _run_to_its_end(coroutine: Coroutine[object, None, object]) -> None:
     """Run a coroutine that contains no await."""
-    try:
+    with suppress(StopIteration):
         coroutine.send(None)
-    except StopIteration:
-        pass
 
 
 def _checked(value: object, expected: type) -> object:
@@ -217,13 +221,11 @@ def _checked(value: object, expected: type) -> object:
     try:
         return TypeAdapter(expected).validate_json(orjson.dumps(value), strict=True)
     except ValidationError as error:
-        details = [
+        details: list[dict[str, object]] = [
             {"path": ["value", *entry["loc"]], "message": entry["msg"]} for entry in error.errors()
         ]
         raise MessageError("invalid_data", str(details[0]["message"]), details=details) from None
 
 
 def _invalid_value(message: str) -> MessageError:
-    return MessageError(
-        "invalid_data", message, details=[{"path": ["value"], "message": message}]
-    )
+    return MessageError("invalid_data", message, details=[{"path": ["value"], "message": message}])

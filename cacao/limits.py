@@ -6,7 +6,10 @@ from dataclasses import dataclass, fields
 
 from cacao.errors import DeclarationError
 
-__all__ = ["Limits"]
+__all__ = ["MAX_NAME_LENGTH", "Limits"]
+
+# Longest name of a signal or an event, in characters.
+MAX_NAME_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

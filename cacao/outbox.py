@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from orjson import Fragment
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cacao.protocol import ServerMessage
-    from cacao.reactive import Store
+    from cacao.reactive import Signal
     from cacao.registry import Declaration, Registry
+    from cacao.store import Store
 
     Failed = Callable[[Exception, Declaration], None]
 
@@ -101,21 +102,32 @@ class Outbox:
     ) -> Init:
         self._greeting = None
         self._fingerprints.clear()
-        state = {}
-        for declaration in registry.synced if registry is not None else ():
-            name = declaration.name or ""
-            try:
-                if isinstance(declaration, Computed):
-                    store.watch(declaration)
-                state[name] = Fragment(encode_value(name, declaration.peek(store)))
-            except Exception as error:  # noqa: BLE001 - the author's code, reported; the rest goes out
-                failed(error, declaration)
-        store.take_changes()  # they are in the state
+        synced = registry.synced if registry is not None else ()
+        for declaration in synced:
+            if isinstance(declaration, Computed):
+                store.watch(declaration)
+        store.take_changes()  # they are in the state; this reports each computed that fails
+        state: dict[str, object] = {}
+        for declaration in synced:
+            self._put(state, declaration, store, failed)
         if not self.is_numbered:
             return replace(greeting, state=state)
         self.rev += 1
         self._acked = self.last_event
         return replace(greeting, state=state, rev=self.rev, last_event=self.last_event)
+
+    def _put(
+        self, state: dict[str, object], declaration: Declaration, store: Store, failed: Failed
+    ) -> None:
+        name = declaration.name or ""
+        try:
+            value = cast("Signal[object] | Computed[object]", declaration).peek(store)
+            state[name] = Fragment(encode_value(name, value))
+        except NotSerializableError as error:
+            failed(error, declaration)
+        except Exception as error:  # noqa: BLE001 - the author's code, reported; the rest goes out
+            if not isinstance(declaration, Computed):
+                failed(error, declaration)
 
     def _update(self, store: Store, failed: Failed) -> list[ServerMessage]:
         changes = self._encode_changes(store.take_changes(), failed)

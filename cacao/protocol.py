@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from cacao.errors import MessageError, NotSerializableError
+from cacao.limits import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_INTEGER",
-    "MAX_NAME_LENGTH",
     "SUBPROTOCOL",
     "Beat",
     "Bye",
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 SUBPROTOCOL = "cacao.v1"
-MAX_NAME_LENGTH = 128
 MAX_INTEGER = 2**53 - 1  # the largest integer that JavaScript holds exactly
 
 Outcome = Literal["fresh", "resumed", "rebuilt"]
@@ -193,6 +192,7 @@ def encode(message: ServerMessage) -> str:
     Args:
         message: Its values must be JSON values, or `orjson.Fragment`s of what `encode_value` gave.
     """
+    fields: dict[str, object]
     match message:
         case Update(changes, rev, ack):  # first: all but a few messages are updates
             fields = {"type": "update", "changes": changes, "rev": rev, "ack": ack}

@@ -6,24 +6,24 @@ a fresh registry, which becomes the default for what is declared next. So two ap
 never see each other's signals.
 """
 
+# ruff: noqa: SLF001 - a registry and the claims on it are one thing
+
 from __future__ import annotations
 
 import sys
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from cacao.errors import DeclarationError
+from cacao.limits import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, TracebackType
 
 __all__ = ["Declaration", "Place", "Registry", "claim_registry", "current_registry"]
-
-MAX_NAME_LENGTH: Final = 128
-"""Longest name of a declaration, in characters."""
 
 # A browser would take these for parts of an object's prototype.
 _REFUSED_NAMES: Final = frozenset({"__proto__", "constructor", "prototype"})
@@ -49,7 +49,7 @@ class Place:
     @classmethod
     def of_caller(cls) -> Place:
         """Return the innermost place on the call stack that is outside of this package."""
-        frame = sys._getframe(1)  # noqa: SLF001 - what `inspect` does, without reading source files
+        frame = sys._getframe(1)  # what `inspect` does, without reading source files
         while frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE and frame.f_back:
             frame = frame.f_back
         code = frame.f_code
@@ -62,6 +62,10 @@ class Place:
             and self.file == earlier.file
             and self.qualname == earlier.qualname
         )
+
+    def precedes(self, later: Place) -> bool:
+        """Tell whether this ran in the same module as `later`, and not in an older load of it."""
+        return self.file == later.file and not later.runs_again(self)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -110,11 +114,11 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_name: WeakValueDictionary[str, Declaration] = WeakValueDictionary()
-        self._callbacks: dict[object, Callable[[Declaration], None]] = {}
+        self._callbacks: dict[object, Callable[[Declaration], object]] = {}
         self._late: WeakSet[Declaration] = WeakSet()
         self._tokens: list[Token[Registry | None]] = []
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> Self:
         self._tokens.append(_entered.set(self))
         return self
 
@@ -153,7 +157,7 @@ class Registry:
         for callback in tuple(self._callbacks.values()):
             callback(declaration)
 
-    def subscribe(self, callback: Callable[[Declaration], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[Declaration], object]) -> Callable[[], None]:
         """Call `callback` with each named declaration from now on.
 
         Returns:
@@ -165,10 +169,11 @@ class Registry:
 
     def _refuse_strays(self, place: Place, owner: Place) -> None:
         """Refuse a further app if its own module has put signals here, into another app's."""
-        strays = sorted(each.label for each in self._late if each.place.file == place.file)
-        if strays:
+        strays = [each for each in self._late if each.place.precedes(place)]
+        if strays and place != owner:  # a factory called twice has its signals after its app
+            names = ", ".join(sorted(repr(each.name) for each in strays))
             raise DeclarationError(
-                f"the app at {place} comes after {', '.join(map(repr, strays))} in its module, "
+                f"the app at {place} comes after {names} in its module, "
                 f"which joined the app at {owner}; create the App first, "
                 "or give both apps a Registry: App(registry=Registry())"
             )
@@ -187,8 +192,8 @@ def current_registry() -> Registry:
 def claim_registry(place: Place) -> Registry:
     """Return the registry of a bare `App()`, and make it the current one.
 
-    The first app takes the current registry, an app executed again (a reloaded module) takes back
-    its own, any other gets a fresh one.
+    The first app takes the current registry. After that an app executed again (a reloaded module)
+    takes back its own, and any other gets a fresh one.
 
     Args:
         place: Where the app was created.
@@ -196,32 +201,34 @@ def claim_registry(place: Place) -> Registry:
     Raises:
         DeclarationError: If the app's module has declared names in another app's registry.
     """
-    current = current_registry()
-    owner = _owners.get(current)
-    # In order of claim: a reloaded module with two apps claims them in that order again.
-    earlier = (each for each, its_owner in _owners.items() if place.runs_again(its_owner))
-    registry = next(earlier, current if owner is None else Registry())
-    if registry is not current and owner is not None:
-        current._refuse_strays(place, owner)
+    registry = current_registry()
+    owner = _owners.get(registry)
+    if owner is not None:
+        # In order of claim: a reloaded module with two apps claims them in that order again.
+        earlier = (each for each, its_owner in _owners.items() if place.runs_again(its_owner))
+        own = next(earlier, None)
+        if own is not registry:
+            registry._refuse_strays(place, owner)
+            registry = _make_current(own or Registry())
     _owners[registry] = place
     registry._late.clear()
-    _make_current(registry)
     return registry
 
 
-def _make_current(registry: Registry) -> None:
-    global _default  # noqa: PLW0603 - the process's default is what a bare declaration joins
+def _make_current(registry: Registry) -> Registry:
+    global _default
     if _entered.get() is None:
         _default = registry
     else:
         _entered.set(registry)
+    return registry
 
 
 def _checked_name(declaration: Declaration) -> str:
     name: object = declaration.name
     if not isinstance(name, str):
         raise DeclarationError(
-            f"name at {declaration.place} is {name!r}; expected a string, or no name at all"
+            f"name {name!r} at {declaration.place} is no string; expected one, or no name at all"
         )
     if not name or len(name) > MAX_NAME_LENGTH or name in _REFUSED_NAMES:
         raise DeclarationError(

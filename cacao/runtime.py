@@ -92,7 +92,7 @@ class Runtime:
         for sink in self._error_sinks:
             try:
                 sink(report)
-            except Exception:  # one sink's failure must not keep the error from the others
+            except Exception:  # noqa: BLE001 - logged; the other sinks must hear of the error
                 _log.exception("%r, told of error %s, failed", sink, report.error_id)
 
     async def _own(self, session: Session) -> None:
@@ -100,9 +100,7 @@ class Runtime:
         try:
             await session.run()
         except Exception as error:  # noqa: BLE001 - reported; the other sessions must live
-            self.report(
-                ErrorReport(error, "session", session.id, event=None, error_id=session.id)
-            )
+            self.report(ErrorReport(error, "session", session.id, event=None, error_id=session.id))
         finally:
             del self.sessions[session.id]
 
@@ -126,10 +124,11 @@ class Runtime:
         try:
             if isinstance(decode(text, self._limits), Hello):
                 return True
-            raise MessageError(ErrorCode.INVALID_MESSAGE, "the first message is 'hello'")
+            answer = Error(ErrorCode.INVALID_MESSAGE, "the first message is 'hello'")
         except MessageError as error:
-            await connection.send(encode(Error(error.code, str(error), error.event_id)))
-            return False
+            answer = Error(error.code, str(error), error.event_id)
+        await connection.send(encode(answer))
+        return False
 
     async def _tend_sessions(self) -> None:
         while True:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
@@ -43,7 +43,8 @@ from cacao.protocol import (
     encode_value,
     shorten,
 )
-from cacao.reactive import Store, set_current_session
+from cacao.reactive import set_current_session
+from cacao.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -372,8 +373,7 @@ class Session(Store):
 
     async def _answer(self, declared: Declared, event: Event) -> None:
         try:
-            awaitable: Awaitable[object] = declared.call(self, event.data)
-            await awaitable
+            await cast("Awaitable[object]", declared.call(self, event.data))
         except MessageError as error:
             self._fail(event, error.code, str(error), error.details)
         except Exception as error:  # noqa: BLE001 - the author's code: reported, never swallowed
@@ -402,7 +402,16 @@ class Session(Store):
         if event.id is None:
             self._reply(Error(code, message, None, details, error_id))
         else:
-            self._reply(Result(event.id, False, code, message, details, error_id))
+            self._reply(
+                Result(
+                    event.id,
+                    ok=False,
+                    code=code,
+                    message=message,
+                    details=details,
+                    error_id=error_id,
+                )
+            )
 
     def _value_failed(self, error: Exception, declaration: Any) -> None:
         where = f"{type(declaration).__name__.lower()} {declaration.label!r}"
@@ -437,6 +446,8 @@ class Session(Store):
             self._is_urgent = False
             if self._connection is not None:
                 await self._write(self._connection)
+            else:
+                self.run_effects()
 
     async def _write(self, connection: Connection) -> None:
         texts = self._outbox.take(self, self._registry, self._value_failed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from processes import served
 
 if TYPE_CHECKING:
@@ -64,11 +64,16 @@ def page(browser: Browser, url: str, complaints: list[str]) -> Iterator[Page]:
 
 def opened(browser: Browser, url: str, complaints: list[str]) -> Page:
     page = browser.new_page()
-    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.on("console", lambda message: note_error(message, complaints))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     expect(page.get_by_role("status")).to_have_text("connected")
     return page
+
+
+def note_error(message: ConsoleMessage, complaints: list[str]) -> None:
+    if message.type == "error":
+        complaints.append(message.text)
 
 
 def test_the_buttons_count(page: Page) -> None:

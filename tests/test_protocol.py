@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -190,7 +190,7 @@ class Point:
 
 class Person(pydantic.BaseModel):
     name: str
-    born: datetime.date
+    born: dt.date
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,15 @@ class Person(pydantic.BaseModel):
         (float("inf"), "null"),
         ((1, 2), "[1,2]"),
         ({1: "one"}, '{"1":"one"}'),
-        (datetime.date(2026, 11, 24), '"2026-11-24"'),
+        (dt.date(2026, 11, 24), '"2026-11-24"'),
         (decimal.Decimal("1.10"), '"1.10"'),
         (Colour.RED, '"red"'),
         (Point(1, 2), '{"x":1,"y":2}'),
         (uuid.UUID(int=0), '"00000000-0000-0000-0000-000000000000"'),
-        (Person(name="Ada", born=datetime.date(1815, 12, 10)), '{"name":"Ada","born":"1815-12-10"}'),
+        (
+            Person(name="Ada", born=dt.date(1815, 12, 10)),
+            '{"name":"Ada","born":"1815-12-10"}',
+        ),
     ],
 )
 def test_values_are_written_as_documented(value: object, text: str) -> None:

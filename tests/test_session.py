@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -11,7 +11,10 @@ from live import live
 from trio.testing import wait_all_tasks_blocked
 
 from cacao import App, Computed, Limits, Registry, Session, Signal
-from cacao.reactive import Store
+from cacao.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Counter:
@@ -27,14 +30,15 @@ class Counter:
         self.app.bind("count:input", self.count)
         self.started: list[str] = []
         self.ended: list[str] = []
-        for name, function in {
+        handlers: dict[str, Callable[..., object]] = {
             "increment": self.increment,
             "now": self.now,
             "slow": self.slow,
             "boom": self.boom,
             "unwritable": self.unwritable,
             "churn": self.churn,
-        }.items():
+        }
+        for name, function in handlers.items():
             self.app.on(name)(function)
 
     async def increment(self, session: Session, event: dict[str, Any]) -> None:
@@ -286,9 +290,7 @@ async def test_the_first_change_after_a_quiet_time_leaves_at_once(autojump_clock
         await trio.sleep(1)
         counter.count.set(running.session, 1)
         await wait_all_tasks_blocked()
-        assert page.of_type("update") == [
-            {"type": "update", "changes": {"count": 1, "doubled": 2}}
-        ]
+        assert page.of_type("update") == [{"type": "update", "changes": {"count": 1, "doubled": 2}}]
 
 
 async def test_a_client_that_takes_nothing_costs_one_message_and_one_set_of_names(

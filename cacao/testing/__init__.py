@@ -1,0 +1,33 @@
+"""Testing an app in memory: `TestClient`, its async twin, and what they raise.
+
+The names are loaded when first used: the pytest plugin is a module of this package, and pytest
+imports it in every project that has Cacao installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cacao.testing.async_client import AsyncTestClient
+    from cacao.testing.client import TestClient
+    from cacao.testing.hand_pump import SpinningError
+    from cacao.testing.leaks import LeakError
+    from cacao.testing.unread import Caught
+
+__all__ = ["AsyncTestClient", "Caught", "LeakError", "SpinningError", "TestClient"]
+
+_HOMES = {
+    "AsyncTestClient": "cacao.testing.async_client",
+    "Caught": "cacao.testing.unread",
+    "LeakError": "cacao.testing.leaks",
+    "SpinningError": "cacao.testing.hand_pump",
+    "TestClient": "cacao.testing.client",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,291 @@
+"""A trio run that moves only while somebody turns the handle.
+
+How it works. The run is a guest of a host that is nothing but a deque of callbacks: trio puts
+its next tick there, and `settle` takes it out and runs it, until one task of ours, which waits
+in `wait_all_tasks_blocked`, reports that every other task is blocked and no deadline is due.
+That task is always ready to go on, so trio never starts the thread in which a guest otherwise
+waits for I/O: there is one thread, and between two calls the run stands perfectly still. The
+clock is trio's MockClock and only `advance` moves it, from deadline to deadline.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import threading
+import warnings
+import weakref
+from collections import Counter, deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+import trio.testing
+
+from cacao.errors import ConnectionClosed, HostingError
+from cacao.testing.clock import next_jump
+from cacao.testing.seat import Seat
+from cacao.testing.tasks import describe_task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import outcome
+
+__all__ = ["HandPump", "SpinningError"]
+
+T = TypeVar("T")
+
+# Ticks for which a settle that has reached its limit is watched to see who runs.
+_WATCHED_TICKS = 100
+# Virtual seconds that the cleanup of a run that nobody holds any more may take.
+_CLEANUP = 60.0
+_INTERRUPTED = "it was interrupted by Ctrl-C"
+_never_ended: list[HandPump] = []  # see `HandPump.put_away`
+
+
+class SpinningError(HostingError):
+    """A task went on and on without time passing; its world is unusable from here on."""
+
+
+class HandPump:
+    """One trio run, stepped by hand under a virtual clock.
+
+    Args:
+        body: The run's main function; the run ends when it returns.
+        seed: Decides the order in which ready tasks run.
+        max_ticks: Scheduler steps that one `settle` may take.
+
+    Raises:
+        HostingError: Called from inside a trio task, or trio is of an unknown version.
+    """
+
+    def __init__(self, body: Callable[[], Awaitable[object]], *, seed: int, max_ticks: int) -> None:
+        self._body = body
+        self._max_ticks = max_ticks
+        self._host: deque[Callable[[], object]] = deque()
+        self._outcome: outcome.Outcome[None] | None = None
+        self._is_idle = False
+        self._broken: str | None = None
+        self._seat = Seat(seed)
+        self._clock = trio.testing.MockClock()
+        with self._seat:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin the run without letting trio keep the SIGINT handler it installs.
+
+        While the run stands still nobody would look at what that handler noted, and Ctrl-C in
+        the test's own code would be lost.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGINT)
+        trio.lowlevel.start_guest_run(
+            self._main,
+            run_sync_soon_threadsafe=self._host.append,
+            done_callback=self._set_outcome,
+            host_uses_signal_set_wakeup_fd=True,
+            clock=self._clock,
+        )
+        if in_main_thread and signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+
+    def _set_outcome(self, run_outcome: outcome.Outcome[None]) -> None:
+        self._outcome = run_outcome
+
+    async def _main(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._cancel_all = nursery.cancel_scope.cancel
+            nursery.start_soon(self._report_idleness, name="cacao.testing idle watch")
+            await self._body()
+            nursery.cancel_scope.cancel()
+
+    async def _report_idleness(self) -> None:
+        while True:
+            await trio.testing.wait_all_tasks_blocked()
+            self._is_idle = True
+
+    @property
+    def broken(self) -> str | None:
+        """Why this run can go no further; None while it can."""
+        return self._broken
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the body has returned or failed, and the run with it."""
+        return self._outcome is not None
+
+    @property
+    def time(self) -> float:
+        """Virtual seconds since the run began."""
+        return self._clock.current_time()
+
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a plain function as if from inside the run, without moving it."""
+        with self._seat:
+            return function(*args)
+
+    def settle(self) -> None:
+        """Run until every task is blocked and no deadline is due, or the run has ended.
+
+        Work in threads and real I/O count as blocked.
+
+        Raises:
+            Exception: As `do`.
+        """
+        self.do(_nothing)
+
+    def do(self, action: Callable[..., T], *args: object) -> T:
+        """Call a plain function inside the run, then settle.
+
+        Returns:
+            What `action` gave.
+
+        Raises:
+            SpinningError: Some task never blocks; names it.
+            KeyboardInterrupt: Ctrl-C; this run can then go no further.
+            HostingError: The run can go no further, because of one of these.
+            ConnectionClosed: The run has ended.
+            Exception: What `action` raised, or the body failed with.
+        """
+        self._refuse_to_go_on()
+        self._is_idle = False
+        try:
+            with self._seat:
+                value = action(*args)
+                if not self._turn(self._max_ticks):
+                    self._raise_spinning()
+        except KeyboardInterrupt:
+            self._broken = _INTERRUPTED
+            raise
+        self._raise_failure()
+        return value
+
+    def advance(self, seconds: float) -> None:
+        """Let virtual time pass, from deadline to deadline, settling at each.
+
+        Args:
+            seconds: How long, at least 0.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+            Exception: As `settle`.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
+        self.settle()
+        target = self.time + seconds
+        while not self.has_ended:
+            jump = self.call(next_jump, self._clock, target)
+            if not jump:
+                return
+            self._clock.jump(jump)
+            self.settle()
+
+    def abandon(self, stop: Callable[[], object]) -> None:
+        """End the run without a word: for a run that nobody holds any more.
+
+        Args:
+            stop: Called in the run to make the body return.
+        """
+        with suppress(BaseException), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.do(stop)
+            self.advance(_CLEANUP)
+        self.put_away()
+
+    def put_away(self) -> None:
+        """Let go of the run; one that would not end is kept, at rest, for ever.
+
+        Collecting it would throw GeneratorExit into its tasks, outside of trio: their `finally`
+        blocks would fail at random moments of other tests, and trio complain at length.
+        """
+        if self._outcome is None:
+            _never_ended.append(self)
+
+    def _refuse_to_go_on(self) -> None:
+        if self._broken is not None:
+            raise HostingError(
+                f"this test client's world is broken: {self._broken}; make a new client"
+            )
+        if self._outcome is not None:
+            raise ConnectionClosed(1001, "the test client has closed; open another client")
+
+    def _turn(self, ticks: int) -> bool:
+        """Run at most so many ticks; tell whether the run is idle or over."""
+        popleft = self._host.popleft
+        for _ in range(ticks):
+            if self._is_idle or self._outcome is not None:
+                return True
+            popleft()()
+        return self._is_idle or self._outcome is not None
+
+    def _raise_spinning(self) -> None:
+        steps = _StepCounter()
+        trio.lowlevel.add_instrument(steps)
+        self._turn(_WATCHED_TICKS)
+        trio.lowlevel.remove_instrument(steps)
+        self._broken = f"a task in it never came to rest: {steps.busiest()}"
+        self._cancel_all()
+        self._turn(self._max_ticks)
+        raise SpinningError(
+            f"{steps.busiest()} is still running after {self._max_ticks} scheduler steps without "
+            "time passing; let it wait for something (an event, trio.sleep of more than 0), "
+            "or give TestClient a larger max_ticks"
+        )
+
+    def _raise_failure(self) -> None:
+        if self._outcome is None:
+            return
+        try:
+            self._outcome.unwrap()
+        except BaseException as error:
+            interrupt = _find_interrupt(error)
+            if interrupt is not None:
+                self._broken = _INTERRUPTED
+                raise interrupt from None
+            self._broken = f"it ended with {error!r}"
+            raise
+
+
+class _StepCounter(trio.abc.Instrument):
+    """Counts which tasks run."""
+
+    def __init__(self) -> None:
+        self._steps: Counter[trio.lowlevel.Task] = Counter()
+        self._where: dict[trio.lowlevel.Task, str] = {}
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._steps[task] += 1
+        self._where[task] = describe_task(task)
+
+    def busiest(self) -> str:
+        task, _ = self._steps.most_common(1)[0]
+        return self._where[task]
+
+
+def _nothing() -> None:
+    """Settle without doing anything first."""
+
+
+def _find_interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """Look for Ctrl-C in an error, its group and its causes."""
+    if isinstance(error, KeyboardInterrupt):
+        return error
+    parts: list[BaseException] = []
+    if isinstance(error, BaseExceptionGroup):
+        parts.extend(error.exceptions)
+    if isinstance(error, trio.TrioInternalError) and error.__cause__ is not None:
+        parts.append(error.__cause__)
+    return next((found for part in parts if (found := _find_interrupt(part))), None)
+
+
+def _spare_never_ended() -> None:
+    """Keep the interpreter's last collection away from runs that would not end."""
+    if _never_ended:
+        gc.freeze()
+
+
+# At exit the newest finalizer comes first: this one after those that end the open worlds.
+weakref.finalize(HandPump, _spare_never_ended)
