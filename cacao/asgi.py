@@ -19,6 +19,7 @@ import trio
 from cacao.errors import ConnectionClosed
 from cacao.protocol import SUBPROTOCOL, CloseCode
 from cacao.session import Peer
+from cacao.shutdown import hear_of_shutdown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -53,6 +54,7 @@ class Edge:
         self._open_runtime = open_runtime
         self._quart = quart
         self._runtime: Runtime | None = None
+        hear_of_shutdown(self)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one ASGI call."""
@@ -62,6 +64,11 @@ class Edge:
             await self._live(receive, send)
         else:
             await self._quart(scope, receive, send)  # type: ignore[arg-type] # ASGI's own words
+
+    def drain(self) -> None:
+        """Close every session with 1012: the server is about to end."""
+        if self._runtime is not None:
+            self._runtime.drain()
 
     async def _serve_websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         connection = WebSocketConnection(scope, receive, send)

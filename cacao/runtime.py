@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime", "open_runtime"]
 
+_RESTART = CloseCode.RESTART, "server is restarting"
+
 _log = logging.getLogger("cacao")
 
 
@@ -59,6 +61,7 @@ class Runtime:
         self._events = events
         self._limits = limits
         self._error_sinks = error_sinks
+        self._is_draining = False
 
     async def serve(self, connection: Connection) -> None:
         """Give one connection its session; returns when the connection has ended.
@@ -67,6 +70,9 @@ class Runtime:
         """
         if connection.subprotocol == SUBPROTOCOL and not await self._is_greeted(connection):
             return
+        if self._is_draining:
+            await connection.close(*_RESTART)
+            return
         session = Session(self._registry, self._events, self._limits, self.report)
         self.sessions[session.id] = session
         self._nursery.start_soon(self._own, session, name=f"session {session.id}")
@@ -74,6 +80,12 @@ class Runtime:
             await session.attach(connection)
         finally:
             session.close()
+
+    def drain(self) -> None:
+        """Take no more connections and close those there are, with 1012; does not wait."""
+        self._is_draining = True
+        for session in list(self.sessions.values()):
+            session.close(*_RESTART)
 
     def report(self, report: ErrorReport) -> None:
         """Write an error of the author's code to the log, and tell all who asked to know."""

@@ -618,6 +618,19 @@ async def test_ending_the_run_closes_connections_with_restart(autojump_clock: ob
     assert counter.ended == ["a cancelled"]
 
 
+async def test_a_run_that_drains_closes_its_pages_and_takes_no_more(
+    autojump_clock: object,
+) -> None:
+    async with live(Counter().app) as running:
+        page = await running.open()
+        running.runtime.drain()
+        await wait_all_tasks_blocked()
+        assert page.close_code == 1012
+        late = await running.open()
+        assert late.close_code == 1012
+        assert late.messages == []
+
+
 async def test_a_handler_knows_its_session_without_being_told(autojump_clock: object) -> None:
     counter = Counter()
     seen: list[int] = []
