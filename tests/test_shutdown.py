@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
 from hypercorn.asyncio.worker_context import WorkerContext as AsyncioContext
 from hypercorn.trio.worker_context import WorkerContext as TrioContext
 
 from cacao import shutdown
 from cacao.shutdown import hear_of_shutdown
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Listener:
