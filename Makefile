@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PAGE := examples/counter/page
 
 # Every branch of these is covered by a test.
-CORE := errors limits protocol registry reactive events outbox session runtime hosting
+CORE := errors limits protocol equality registry graph store reactive events outbox session runtime errands turns hosting shutdown asgi
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 
 .PHONY: run test test-client test-python lint format bench docs clean chromium

@@ -31,6 +31,7 @@ import trio
 
 from cacao.errands import Border, Errand, from_asyncio, share_thread
 from cacao.errors import HostingError
+from cacao.turns import Turns
 
 if TYPE_CHECKING:
     from outcome import Outcome
@@ -138,6 +139,7 @@ class _Guest:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.turns = Turns(loop)
         self.border: Border
         self._crash: BaseException | None = None
         self._residences = 0
@@ -170,9 +172,10 @@ class _Guest:
             trio.lowlevel.start_guest_run(
                 self._main,
                 run_sync_soon_threadsafe=self._loop.call_soon_threadsafe,
-                run_sync_soon_not_threadsafe=self._loop.call_soon,
+                run_sync_soon_not_threadsafe=self.turns.soon,
                 done_callback=self._run_ended,
                 host_uses_signal_set_wakeup_fd=True,
+                clock=self.turns,
             )
         except RuntimeError as error:
             raise HostingError(
@@ -182,9 +185,12 @@ class _Guest:
 
     async def _main(self) -> None:
         self.border = share_thread(self._loop)
-        async with trio.open_nursery() as self._nursery:
-            self._opened.set_result(None)
-            await self._vacated.wait()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._opened.set_result(None)
+                await self._vacated.wait()
+        finally:
+            self.turns.stop()
 
     async def take_in(self, residence: _Residence) -> None:
         """Spawn a residence, as soon as there is a nursery for it."""
@@ -222,6 +228,7 @@ class _Guest:
 
     def _run_ended(self, outcome: Outcome[None]) -> None:
         del _guests[self._loop]
+        self.turns.stop()  # again, for a crash has not let `_main` do it
         try:
             outcome.unwrap()
         except BaseException as error:  # noqa: BLE001 - passed on to every call
@@ -413,7 +420,8 @@ class _Call:
         self._app = app
         self._scope = scope
         # An http body is fetched when asked for: reading on would answer "Expect: 100-continue".
-        self._inbox = _Inbox(receive, ahead=_INBOX_SIZE if scope["type"] == "websocket" else 0)
+        ahead = _INBOX_SIZE if scope["type"] == "websocket" else 0
+        self._inbox = _Inbox(receive, ahead, guest.turns)
         self._send_by_server = send
         self._sending: Errand[None] | None = None
         self._border = guest.border
@@ -502,9 +510,10 @@ class _Inbox:
     It holds `ahead` messages, and one more for each task that waits for one.
     """
 
-    def __init__(self, receive: Receive, ahead: int) -> None:
+    def __init__(self, receive: Receive, ahead: int, turns: Turns) -> None:
         self._receive = receive
         self._ahead = ahead
+        self._turns = turns
         self._messages: list[Message] = []
         self._failure: Exception | None = None
         self._waiting = 0
@@ -517,7 +526,7 @@ class _Inbox:
             while True:
                 await self._until_room()
                 self._messages.append(await self._receive())
-                self._takers.unpark()
+                self._turns.run(self._takers.unpark)
         except Exception as error:  # noqa: BLE001 - the app's `receive` raises it
             self._failure = error
             self._takers.unpark_all()
