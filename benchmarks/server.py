@@ -1,9 +1,9 @@
 """The counter over a real socket, side by side with a bare echo on the same server.
 
 Round trips: one page sends `increment` and waits for the update, again and again. Throughput: 50
-pages do so at once. The echo sends the same event back. Rounds of the contestants are interleaved,
-and the best round of each counts; the servers run on one processor, the client on another, where
-there are two. Read the ratios.
+pages do so at once. The echo sends the same event back. Short rounds of the two take turns and are
+compared pair by pair; the servers run on one processor, the client on another, where there are two.
+Read the ratios.
 
 Run: `python benchmarks/server.py`
 """
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-ROUNDS = 5
-ROUND_TRIPS = 1500
+ROUNDS = 15
+ROUND_TRIPS = 500
 PAGES = 50
-EVENTS_PER_PAGE = 200
+EVENTS_PER_PAGE = 60
 EVENT = RawWebSocket.frame(b'{"type":"event","name":"increment","data":{}}')
 
 SERVERS = {
@@ -64,12 +64,12 @@ CONTESTANTS = {"echo": "echo_app", "counter": "counter_app"}
 
 @dataclass
 class Row:
-    """What one server does with one app; the best round of each figure.
+    """What one server does with one app, round by round.
 
     Attributes:
         server: How it was started.
         app: "echo" or "counter".
-        p50: Median round trip, in microseconds.
+        p50: Median round trips, in microseconds.
         p99: Slowest of a hundred, in microseconds.
         throughput: Events answered in a second, 50 pages at once.
         cpu: Processor time of the server for one of these, in microseconds.
@@ -201,9 +201,17 @@ def pin(processor: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time that a process and its workers have used so far."""
+    return sum(_own_cpu_seconds(each) for each in (pid, *_children(pid)))
+
+
+def _own_cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(fields[0]) / 1e9
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def main() -> None:
@@ -213,17 +221,22 @@ def main() -> None:
     print("|---|---|---:|---:|---:|---:|")
     found = rows()
     for row in found:
-        print(
-            f"| {row.server} | {row.app} | {min(row.p50):.0f} | {min(row.p99):.0f} "
-            f"| {max(row.throughput):.0f} | {min(row.cpu):.0f} |"
-        )
+        figures = (row.p50, row.p99, row.throughput, row.cpu)
+        shown = " | ".join(f"{statistics.median(each):.0f}" for each in figures)
+        print(f"| {row.server} | {row.app} | {shown} |")
     print()
     print("| server | round trip, to echo | throughput, to echo |")
     print("|---|---:|---:|")
     for echo, counter in zip(found[::2], found[1::2], strict=True):
-        trip = min(counter.p50) / min(echo.p50)
-        rate = max(counter.throughput) / max(echo.throughput)
-        print(f"| {echo.server} | {trip:.2f}x | {rate:.2f}x |")
+        trip, rate = ratio(counter.p50, echo.p50), ratio(counter.throughput, echo.throughput)
+        print(f"| {echo.server} | {trip} | {rate} |")
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """Compare round by round; the median, and the middle half of all rounds."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f}x ({low:.2f} - {high:.2f})"
 
 
 if __name__ == "__main__":

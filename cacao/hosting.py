@@ -11,8 +11,9 @@ either may call the other's synchronous functions, and only an `await` has to cr
   happens in a call reaches nobody but its server, through one future.
 
 Crossings are few because both directions run ahead a little: the messages of a websocket are pumped
-into an inbox of four, and a send does not wait for its own delivery but for the one before it.
-Only the loop's turns refill these bounds, so a busy task still takes turns with the others.
+into an inbox of four. A send that a server takes without waiting is done in place, once a turn; one
+that has to wait goes on while the app does, and the next send waits for it. Only the loop's turns
+refill these bounds, so a busy task still takes turns with the others.
 
 A server without lifespan has one played to its application: the first call is its startup, and the
 teardown of the loop, which cancels the task that plays it, its shutdown.
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from cacao.errands import Border, Errand, from_asyncio, share_thread
+from cacao.errands import Border, Errand, from_asyncio, share_thread, take_first_step
 from cacao.errors import HostingError
 from cacao.turns import Turns
 
@@ -60,10 +61,10 @@ def host(app: TrioASGI) -> ASGIApp:
     `asyncio.run` (or whoever owns the loop) cancels what is left.
 
     Cancelling the server's task cancels the trio task, and ends after it: `finally` blocks with
-    shielded awaits have run by then. A send of any message but the last of a call returns before
-    the server has taken it, so the server's error is raised by the next send, or ends the call; a
-    send that is cancelled while it waits takes that message back, too. An exception that `app`
-    raises goes to the server; in its lifespan it is logged and answered as
+    shielded awaits have run by then. A send of any message but the last of a call may return before
+    the server has taken it; the server's error is then raised by the next send, or ends the call,
+    and a send that is cancelled while it waits takes that message back, too. An exception that
+    `app` raises goes to the server; in its lifespan it is logged and answered as
     `lifespan.startup.failed` or `lifespan.shutdown.failed`.
 
     Args:
@@ -425,6 +426,8 @@ class _Call:
         self._send_by_server = send
         self._sending: Errand[None] | None = None
         self._border = guest.border
+        self._turns = guest.turns
+        self._sent_at = 0
         self._stop = stop
         self._cancel_scope = trio.CancelScope()
         self._done = guest.promise()
@@ -471,7 +474,20 @@ class _Call:
 
     async def _send(self, message: Message) -> None:
         await self._sent()
-        self._sending = Errand(self._border, self._send_by_server(message))
+        delivery = self._begin_sending(message)
+        if delivery is not None:
+            await self._go_on_sending(delivery, message)
+
+    def _begin_sending(self, message: Message) -> Awaitable[None] | None:
+        delivery = self._send_by_server(message)
+        # Once in each turn: a task that sends on and on must wait for the loop, and let others in.
+        if self._sent_at == self._turns.count:
+            return delivery
+        self._sent_at = self._turns.count
+        return take_first_step(delivery)
+
+    async def _go_on_sending(self, delivery: Awaitable[None], message: Message) -> None:
+        self._sending = Errand(self._border, delivery)
         # Others are delivered while the app works on. The last one, and those of a cancelled app,
         # which has no time, are waited for under the deadlines that the app has set itself.
         if _is_last(message) or self._cancel_scope.cancel_called:
@@ -482,20 +498,10 @@ class _Call:
         await trio.lowlevel.checkpoint_if_cancelled()
         while (sending := self._sending) is not None:
             try:
-                await self._delivered(sending)
+                await sending.result()
             finally:
                 if self._sending is sending:
                     self._sending = None
-
-    async def _delivered(self, sending: Errand[None]) -> None:
-        # One turn of the loop delivers most messages. To park at once would send trio's I/O into
-        # its thread, and the way back from there costs more than all the rest (bursts: 2x).
-        if not sending.task.done():
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        if sending.task.done():
-            sending.outcome()
-        else:
-            await sending.result()
 
 
 def _is_last(message: Message) -> bool:

@@ -50,9 +50,13 @@ class Turns(trio.abc.Clock):
 
     Args:
         loop: The host's.
+
+    Attributes:
+        count: How many turns trio has been given.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.count = 0
         self._loop = loop
         self._guest: _Guest | None = None
         self._is_holding = False
@@ -81,6 +85,7 @@ class Turns(trio.abc.Clock):
 
     def soon(self, tick: Tick) -> None:
         """Give trio its next tick as soon as there is something to do in it."""
+        self.count += 1
         if self._guest is None:
             self._adopt(tick)
         idle_for, self._idle_for = self._idle_for, None

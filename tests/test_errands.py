@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from cacao.errands import from_asyncio
+from cacao.errands import from_asyncio, take_first_step
 from cacao.errors import HostingError
 from cacao.hosting import Receive, Scope, Send, host
 
@@ -359,3 +359,67 @@ async def test_it_works_under_pytest_trio(autojump_clock: trio.testing.MockClock
         return 42
 
     assert await from_asyncio(answer()) == 42
+
+
+def take_in_trio(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
+    """Take the first step in trio, and the rest, if there is one, in its asyncio loop."""
+
+    async def main() -> tuple[bool, Any]:
+        rest = take_first_step(awaitable)
+        return (True, None) if rest is None else (False, await from_asyncio(rest))
+
+    return trio.run(main)
+
+
+async def end_at_once() -> None: ...
+
+
+async def wait_and_return() -> str:
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return "waited"
+
+
+async def wait_and_raise() -> None:
+    await asyncio.sleep(0)
+    raise ValueError("boom")
+
+
+def test_a_first_step_that_is_all_leaves_nothing() -> None:
+    assert take_in_trio(end_at_once()) == (True, None)
+
+
+def test_what_is_left_after_the_first_step_goes_on_in_asyncio() -> None:
+    assert take_in_trio(wait_and_return()) == (False, "waited")
+
+
+def test_an_error_after_the_first_step_is_raised_by_the_rest() -> None:
+    with pytest.raises(ValueError, match="boom"):
+        take_in_trio(wait_and_raise())
+
+
+def test_an_error_in_the_first_step_is_raised_there() -> None:
+    async def fail() -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        take_first_step(fail())
+
+
+async def test_cancelling_the_rest_reaches_the_coroutine() -> None:
+    seen: list[str] = []
+
+    async def note_cancellation() -> str:
+        await asyncio.sleep(0)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+        await asyncio.sleep(0)
+        return "swallowed"
+
+    rest = take_first_step(note_cancellation())
+    assert rest is not None
+    with trio.move_on_after(0.05):
+        assert await from_asyncio(rest) == "swallowed"
+    assert seen == ["cancelled"]

@@ -50,6 +50,7 @@ class ServerCall:
         self.incoming: asyncio.Queue[Message | Exception] = asyncio.Queue()
         self.outgoing: asyncio.Queue[Message] = asyncio.Queue()
         self.failures: list[Exception] = []
+        self.fails_late = True
         self.received = 0
         self.taken_back = 0
         self.taking_messages = asyncio.Event()
@@ -70,6 +71,8 @@ class ServerCall:
             self.taken_back += 1
             raise
         if self.failures:
+            if self.fails_late:
+                await asyncio.sleep(0)
             raise self.failures.pop()
         await self.outgoing.put(message)
 
@@ -776,6 +779,40 @@ async def test_a_shutdown_leaves_no_message_on_its_way() -> None:
 
 
 # Errors of the server
+
+
+@on_asyncio
+async def test_what_the_server_takes_without_waiting_is_delivered_when_send_returns() -> None:
+    call: ServerCall
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.send", "text": "at once"})
+        assert call.outgoing.get_nowait()["text"] == "at once"
+        call.failures.append(OSError("client is gone"))
+        call.fails_late = False
+        await trio.sleep(0.001)
+        with pytest.raises(OSError, match="client is gone"):
+            await send({"type": "websocket.send", "text": "lost"})
+
+    call = open_call(host(with_lifespan(serve)), "websocket")
+    call.put("websocket.connect")
+    await call.task
+
+
+@on_asyncio
+async def test_a_task_that_sends_on_and_on_lets_the_loop_have_its_turns() -> None:
+    turns_of_others = 0
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(200):
+            await send({"type": "websocket.send", "text": "more"})
+
+    call = open_call(host(with_lifespan(serve)), "websocket")
+    while not call.task.done():
+        turns_of_others += 1
+        await asyncio.sleep(0)
+    assert turns_of_others > 100
 
 
 @on_asyncio
