@@ -43,7 +43,9 @@ format: $(VENV)/.dev client/node_modules/.package-lock.json
 	cd client && npm run --silent format
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/reactive.py
+	$(BIN)/python benchmarks/testing.py
+	$(BIN)/python benchmarks/server.py
 
 docs: $(VENV)/.dev
 	$(BIN)/pytest tests/test_docs.py

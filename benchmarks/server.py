@@ -2,8 +2,9 @@
 
 Round trips: one page sends `increment` and waits for the update, again and again. Throughput: 50
 pages do so at once. The echo sends the same event back. Short rounds of the two take turns and are
-compared pair by pair; the servers run on one processor, the client on another, where there are two.
-Read the ratios.
+compared pair by pair. At the end 1,000 pages are opened and left idle: how fast, and what each costs
+in memory. The servers run on one processor, the client on another, where there are two. Read the
+ratios.
 
 Run: `python benchmarks/server.py`
 """
@@ -33,7 +34,8 @@ BIN = Path(sys.executable).parent
 ROUNDS = 15
 ROUND_TRIPS = 500
 PAGES = 50
-EVENTS_PER_PAGE = 60
+EVENTS_PER_PAGE = 100
+IDLE_PAGES = 1000
 EVENT = RawWebSocket.frame(b'{"type":"event","name":"increment","data":{}}')
 
 SERVERS = {
@@ -73,6 +75,8 @@ class Row:
         p99: Slowest of a hundred, in microseconds.
         throughput: Events answered in a second, 50 pages at once.
         cpu: Processor time of the server for one of these, in microseconds.
+        opened: Connections opened in a second, one after the other.
+        idle_kib: Memory that the server takes for one of these, in KiB.
     """
 
     server: str
@@ -81,6 +85,8 @@ class Row:
     p99: list[float] = field(default_factory=list)
     throughput: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    opened: float = 0
+    idle_kib: float = 0
 
 
 def rows(rounds: int = ROUNDS) -> list[Row]:
@@ -96,6 +102,8 @@ def rows(rounds: int = ROUNDS) -> list[Row]:
             for _ in range(rounds):
                 for app, (port, pid) in ports.items():
                     measure(pair[app], port, pid)
+            for app, (port, pid) in ports.items():
+                pair[app].opened, pair[app].idle_kib = idle(port, pid)
             found += pair.values()
     return found
 
@@ -147,6 +155,20 @@ def crowd(port: int) -> tuple[int, float]:
     for page in pages:
         page.close()
     return PAGES * EVENTS_PER_PAGE, seconds
+
+
+def idle(port: int, pid: int) -> tuple[float, float]:
+    """Open pages and leave them; gives connections in a second, and KiB for each."""
+    warm = [RawWebSocket(port) for _ in range(50)]
+    before = memory_kib(pid)
+    start = time.perf_counter()
+    pages = [RawWebSocket(port) for _ in range(IDLE_PAGES)]
+    seconds = time.perf_counter() - start
+    time.sleep(0.5)  # the last ones are greeted meanwhile
+    grown = memory_kib(pid) - before
+    for page in pages + warm:
+        page.close()
+    return IDLE_PAGES / seconds, grown / IDLE_PAGES
 
 
 def greeted(port: int) -> RawWebSocket:
@@ -205,6 +227,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(_own_cpu_seconds(each) for each in (pid, *_children(pid)))
 
 
+def memory_kib(pid: int) -> float:
+    """Memory that a process and its workers hold now."""
+    pages = sum(
+        int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in (pid, *_children(pid))
+    )
+    return pages * os.sysconf("SC_PAGESIZE") / 1024
+
+
 def _own_cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/schedstat").read_text().split()
     return int(fields[0]) / 1e9
@@ -217,19 +247,24 @@ def _children(pid: int) -> list[int]:
 def main() -> None:
     """Print the table."""
     pin(1)
-    print("| server | app | round trip p50, us | p99, us | events/s, 50 pages | CPU/event, us |")
-    print("|---|---|---:|---:|---:|---:|")
+    print(
+        "| server | app | round trip p50, us | p99, us | events/s, 50 pages | CPU/event, us ",
+        end="",
+    )
+    print("| opened/s | KiB/idle page |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
     found = rows()
     for row in found:
         figures = (row.p50, row.p99, row.throughput, row.cpu)
         shown = " | ".join(f"{statistics.median(each):.0f}" for each in figures)
-        print(f"| {row.server} | {row.app} | {shown} |")
+        print(f"| {row.server} | {row.app} | {shown} | {row.opened:.0f} | {row.idle_kib:.1f} |")
     print()
-    print("| server | round trip, to echo | throughput, to echo |")
-    print("|---|---:|---:|")
+    print("| server | round trip, to echo | throughput, to echo | KiB/idle page, over echo |")
+    print("|---|---:|---:|---:|")
     for echo, counter in zip(found[::2], found[1::2], strict=True):
         trip, rate = ratio(counter.p50, echo.p50), ratio(counter.throughput, echo.throughput)
-        print(f"| {echo.server} | {trip} | {rate} |")
+        grown = counter.idle_kib - echo.idle_kib
+        print(f"| {echo.server} | {trip} | {rate} | {grown:.1f} |")
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:

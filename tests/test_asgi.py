@@ -11,7 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from cacao import App, Registry, Signal
-from cacao.asgi import Edge
+from cacao.asgi import Edge, WebSocketConnection
+from cacao.errors import ConnectionClosed
 from cacao.pages import make_quart
 
 if TYPE_CHECKING:
@@ -179,6 +180,69 @@ async def test_a_client_that_is_gone_while_we_send_is_no_error() -> None:
     async with connected(edge_of(counter()), GoneServer(websocket())) as server:
         pass
     assert server.answers == [{"type": "websocket.accept", "subprotocol": None}]
+
+
+async def test_a_client_that_is_gone_before_the_handler_answers_is_no_error() -> None:
+    app = counter()
+    released = trio.Event()
+
+    @app.on("later")
+    async def later() -> None:
+        with trio.CancelScope(shield=True):
+            await released.wait()
+
+    edge = edge_of(app)
+    async with connected(edge, Server(websocket())) as server:
+        server.tell.send_nowait(
+            {"type": "websocket.receive", "text": '{"type":"event","name":"later"}'}
+        )
+        await wait_all_tasks_blocked()
+        server.tell.send_nowait({"type": "websocket.disconnect", "code": 1001})
+        await wait_all_tasks_blocked()
+        released.set()
+    assert [answer["type"] for answer in server.answers] == [
+        "websocket.accept",
+        "websocket.send",
+    ]
+
+
+async def test_nothing_is_sent_on_a_closed_connection() -> None:
+    server = Server(websocket())
+    connection = WebSocketConnection(server.scope, server.receive, server.send)
+    server.tell.send_nowait({"type": "websocket.connect"})
+    await connection.accept()
+    await connection.close()
+    await connection.close()
+    with pytest.raises(ConnectionClosed):
+        await connection.send("late")
+    assert [answer["type"] for answer in server.answers] == ["websocket.accept", "websocket.close"]
+
+
+async def test_draining_closes_what_is_open_with_1012() -> None:
+    edge = edge_of(counter())
+    edge.drain()  # nothing runs yet: nothing to close
+    async with living(edge):
+        async with connected(edge, Server(websocket())) as server:
+            edge.drain()
+            await wait_all_tasks_blocked()
+        assert server.answers[-1]["code"] == 1012
+
+
+async def test_http_goes_to_quart() -> None:
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/health",
+        "raw_path": b"/health",
+        "query_string": b"",
+        "headers": [],
+        "http_version": "1.1",
+    }
+    server = Server(scope)
+    server.tell.send_nowait({"type": "http.request", "body": b"", "more_body": False})
+    await edge_of(counter())(scope, server.receive, server.send)
+    assert (server.answers[0]["status"], b'"ok"' in server.answers[1]["body"]) == (200, True)
 
 
 async def test_a_handler_can_look_at_who_connected() -> None:

@@ -128,6 +128,13 @@ def test_any_fields_are_a_message_or_a_coded_error(message: dict[str, Any]) -> N
         assert error.code in {"invalid_message", "unknown_type"}
 
 
+@pytest.mark.parametrize("text", ['{"type":{}}', '{"type":"hello","patches":1}'])
+def test_other_fields_of_the_wrong_type_are_invalid_messages(text: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        decode(text, LIMITS)
+    assert caught.value.code == "invalid_message"
+
+
 def test_an_error_in_a_numbered_event_names_the_event() -> None:
     with pytest.raises(MessageError) as caught:
         decode('{"type":"event","id":7,"name":"a","data":[]}', LIMITS)
