@@ -522,8 +522,8 @@ class _Inbox:
         self._turns = turns
         self._messages: list[Message] = []
         self._failure: Exception | None = None
-        self._waiting = 0
-        self._takers = trio.lowlevel.ParkingLot()
+        # Where a ParkingLot and an Event would read better: they are 1.2 KiB for each connection.
+        self._takers: list[trio.lowlevel.Task] = []
         self._pump_wakes: asyncio.Future[None] | None = None
 
     async def pump(self) -> None:
@@ -532,16 +532,20 @@ class _Inbox:
             while True:
                 await self._until_room()
                 self._messages.append(await self._receive())
-                self._turns.run(self._takers.unpark)
+                self._turns.run(self._wake_taker)
         except Exception as error:  # noqa: BLE001 - the app's `receive` raises it
             self._failure = error
-            self._takers.unpark_all()
+            while self._takers:
+                self._wake_taker()
 
     async def _until_room(self) -> None:
-        # A future where an Event would read better: that is 0.8 KiB for every idle connection.
-        while len(self._messages) >= self._ahead + self._waiting:
+        while len(self._messages) >= self._ahead + len(self._takers):
             self._pump_wakes = asyncio.get_running_loop().create_future()
             await self._pump_wakes
+
+    def _wake_taker(self) -> None:
+        if self._takers:
+            trio.lowlevel.reschedule(self._takers.pop(0))
 
     def _make_room(self) -> None:
         if self._pump_wakes is not None and not self._pump_wakes.done():
@@ -551,16 +555,19 @@ class _Inbox:
         """Give the next message, or raise what the server's `receive` raised; on the trio side."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._messages:
-            await self._until_message()
+            if self._failure is not None:
+                raise self._failure
+            await self._until_woken()
         self._make_room()
         return self._messages.pop(0)
 
-    async def _until_message(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        self._waiting += 1
+    async def _until_woken(self) -> None:
+        taker = trio.lowlevel.current_task()
+        self._takers.append(taker)
         self._make_room()
-        try:
-            await self._takers.park()
-        finally:
-            self._waiting -= 1
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._takers.remove(taker)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
