@@ -118,6 +118,8 @@ class WebSocketConnection:
         peer: From the request's headers.
     """
 
+    __slots__ = ("_is_open", "_receive", "_send", "peer", "subprotocol")
+
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         self.peer = _peer(scope)

@@ -409,6 +409,20 @@ def _lifespan_scope() -> Scope:
 class _Call:
     """One http or websocket call: a trio task, and the server's asyncio task that outlasts it."""
 
+    __slots__ = (
+        "_app",
+        "_border",
+        "_cancel_scope",
+        "_done",
+        "_inbox",
+        "_scope",
+        "_send_by_server",
+        "_sending",
+        "_sent_at",
+        "_stop",
+        "_turns",
+    )
+
     def __init__(
         self,
         app: TrioASGI,
@@ -515,6 +529,16 @@ class _Inbox:
 
     It holds `ahead` messages, and one more for each task that waits for one.
     """
+
+    __slots__ = (
+        "_ahead",
+        "_failure",
+        "_messages",
+        "_pump_wakes",
+        "_receive",
+        "_takers",
+        "_turns",
+    )
 
     def __init__(self, receive: Receive, ahead: int, turns: Turns) -> None:
         self._receive = receive
