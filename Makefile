@@ -1,6 +1,6 @@
 # Each target sets up what it needs, once; later runs only do what is left to do.
 #
-#   make run     the counter, at http://127.0.0.1:8000
+#   make run     the counter, at http://127.0.0.1:8000; EXAMPLE=search: another of examples/
 #   make test    all tests: Python, TypeScript, and the pages in a real Chromium
 #   make lint    format, lint rules and types, checked
 #   make format  the same, mended where a tool can
@@ -11,23 +11,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PAGE := examples/counter/page
+EXAMPLE ?= counter
+PAGES := $(wildcard examples/*/page)
 
 # Every branch of these is covered by a test.
-CORE := errors limits protocol equality registry graph store reactive events outbox session runtime errands turns hosting shutdown asgi
+CORE := errors limits protocol equality registry graph store reactive items streams pace \
+  async_effect resource payloads lanes options middleware threads events dispatch lifetimes \
+  background outbox session runtime errands turns hosting shutdown watchdog asgi
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 
 .PHONY: run test test-client test-python lint format bench docs clean chromium
 
-run: $(VENV)/.runtime $(PAGE)/dist/index.html
-	cd examples/counter && exec $(abspath $(BIN))/hypercorn app:asgi
+run: $(VENV)/.runtime examples/$(EXAMPLE)/page/dist/index.html
+	cd examples/$(EXAMPLE) && exec $(abspath $(BIN))/hypercorn app:asgi
 
 test: test-client test-python
 
 test-client: client/dist/index.js
 	cd client && npm run --silent check && npm run --silent test && npm run --silent size
 
-test-python: $(VENV)/.dev $(PAGE)/dist/index.html chromium
+test-python: $(VENV)/.dev $(PAGES:%=%/dist/index.html) chromium
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 
@@ -35,6 +38,7 @@ lint: $(VENV)/.dev client/node_modules/.package-lock.json
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	set -e; for each in $(dir $(PAGES)); do MYPYPATH=$$each $(BIN)/mypy $$each; done
 	cd client && npm run --silent lint
 
 format: $(VENV)/.dev client/node_modules/.package-lock.json
@@ -77,12 +81,13 @@ client/node_modules/.package-lock.json: client/package-lock.json
 client/dist/index.js: client/node_modules/.package-lock.json $(wildcard client/src/*)
 	npm --prefix client run --silent build
 
-$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package-lock.json client/dist/index.js
-	npm --prefix $(PAGE) ci --no-audit --no-fund --loglevel=error
+$(PAGES:%=%/node_modules/.package-lock.json): %/node_modules/.package-lock.json: %/package-lock.json client/dist/index.js
+	npm --prefix $* ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-$(PAGE)/dist/index.html: $(PAGE)/node_modules/.package-lock.json $(wildcard $(PAGE)/src/* $(PAGE)/index.html)
-	npm --prefix $(PAGE) run --silent build
+.SECONDEXPANSION: # for the $$*, the page
+$(PAGES:%=%/dist/index.html): %/dist/index.html: %/node_modules/.package-lock.json $$(wildcard $$*/src/* $$*/index.html)
+	npm --prefix $* run --silent build
 
 # The browser tests fail, not skip, without a browser.
 chromium:

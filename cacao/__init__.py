@@ -20,13 +20,17 @@ if TYPE_CHECKING:
         NoSessionError,
         NotSerializableError,
         ReactiveError,
+        SessionEndedError,
         WriteInComputedError,
     )
     from cacao.hosting import from_asyncio
     from cacao.limits import Limits
     from cacao.reactive import Computed, Effect, Signal, batch, untracked
     from cacao.registry import Registry
+    from cacao.resource import Resource
     from cacao.session import ErrorReport, Session
+    from cacao.streams import ListSignal, TextSignal
+    from cacao.threads import ThreadSession
 
 __version__ = "0.1.0"
 
@@ -42,20 +46,36 @@ __all__ = [
     "ErrorReport",
     "HostingError",
     "Limits",
+    "ListSignal",
     "MessageError",
     "NoSessionError",
     "NotSerializableError",
     "ReactiveError",
     "Registry",
+    "Resource",
     "Session",
+    "SessionEndedError",
     "Signal",
+    "TextSignal",
+    "ThreadSession",
     "WriteInComputedError",
     "batch",
     "from_asyncio",
     "untracked",
 ]
 
-_MODULES = ("registry", "errors", "limits", "reactive", "session", "hosting", "app")
+_MODULES = (
+    "registry",
+    "errors",
+    "limits",
+    "reactive",
+    "threads",
+    "streams",
+    "resource",
+    "session",
+    "hosting",
+    "app",
+)
 
 
 def __getattr__(name: str) -> object:

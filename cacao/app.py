@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import trio
 
 from cacao import server
 from cacao.asgi import Edge
-from cacao.events import Events
+from cacao.events import EventDescription, Events
 from cacao.hosting import host as host_anywhere
+from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.pages import make_quart
 from cacao.registry import Place, Registry, claim_registry
 from cacao.runtime import Runtime, open_runtime
+from cacao.watchdog import watch_for_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from quart_trio import QuartTrio
 
     from cacao.hosting import ASGIApp
+    from cacao.lifetimes import TimerScope
+    from cacao.middleware import Middleware
+    from cacao.options import HandlerOptions
     from cacao.reactive import Signal
+    from cacao.resource import Resource
     from cacao.session import ErrorReport
 
 __all__ = ["App"]
 
+_DEBUG_THRESHOLD = 0.1
+
 Function = TypeVar("Function", bound="Callable[..., object]")
+Wrapper = TypeVar("Wrapper", bound="Middleware")
+T = TypeVar("T")
 Sink = TypeVar("Sink", bound="Callable[[ErrorReport], None]")
 
 
@@ -40,6 +53,9 @@ class App:
         static_folder: The page's built files, served at `/`; relative to the file that makes
             the App.
         limits: How much one client may ask; see `Limits`.
+        debug: Whether this is a developer's machine: then code that blocks the loop for more than
+            0.1 s is named in the log.
+        watch_blocking: The same with another number of seconds, for any machine.
 
     Attributes:
         registry: As given, or found.
@@ -52,6 +68,8 @@ class App:
         registry: Registry | None = None,
         static_folder: str | Path | None = None,
         limits: Limits | None = None,
+        debug: bool = False,
+        watch_blocking: float | None = None,
     ) -> None:
         place = Place.of_caller()
         self.registry = claim_registry(place) if registry is None else registry
@@ -59,32 +77,50 @@ class App:
         self._static_folder = (
             None if static_folder is None else Path(place.file).parent / static_folder
         )
-        self.events = Events()
+        self._blocking_threshold = watch_blocking or (_DEBUG_THRESHOLD if debug else None)
+        self._events = Events()
+        self._lifetimes = Lifetimes()
         self._error_sinks: list[Callable[[ErrorReport], None]] = []
 
     # --- Declaring -----------------------------------------------------------------------------
 
-    def on(self, name: str, **options: object) -> Callable[[Function], Function]:
+    def on(self, name: str, **options: Unpack[HandlerOptions]) -> Callable[[Function], Function]:
         """Let a function answer an event, as in `@app.on("increment")`.
 
-        The function takes `(session, event)`, where `event` is a dict of what the page sent; the
-        last ones may be left out. If it is async, it runs in the session's nursery: it is
-        cancelled when its user leaves, and events of one name wait for each other while those of
-        other names go on. A plain function runs in place and should be short. What it raises
-        reaches the log, `on_error`, the client (as `handler_error`, without details) and the
-        test; the session lives on.
+        The function takes `(session, event)`, where `event` is a dict of what the page sent. It
+        may leave them out, annotate `event` with a pydantic model, a dataclass or a TypedDict, or
+        take single fields by name, as in `(session, width: int, height: int = 3)`; what the page
+        sent is then checked first, and refused as `invalid_data`.
+
+        If it is async, it runs in the session's nursery, and is cancelled when its user leaves. A
+        plain function runs in place and should be short, or in a thread. What it raises reaches
+        the log, `on_error`, the client (as `handler_error`, without details) and the test; a
+        `MessageError` refuses the event and reaches the client only. The session lives on.
 
         Args:
             name: The event's name, 1 to 128 characters.
-            options: None are known yet.
+            options: For a function that is async or runs in a thread:
+                `concurrency`: what becomes of an event while an earlier one of its name runs.
+                    "queue" (default): it waits; "parallel": it runs, too; "latest": the earlier
+                    one is cancelled (`superseded`), and when that has ended this one starts;
+                    "drop": it is refused (`dropped`); "keep_latest": it waits, in place of any
+                    other that waits (`superseded`).
+                `limit`: for "queue" and "parallel", how many may run at once.
+                `key`: a function of the payload; only events of one key are in each other's way.
+                `deadline`: seconds from its start after which the handler is cancelled
+                    (`timeout`).
+                `on_leave`: "finish" lets it go on when the user leaves, and those events of its
+                    name that wait, for `Limits.finish_timeout` seconds at most; "cancel"
+                    (default) does not.
+                `thread`: True runs a plain function in a thread; it gets a `ThreadSession`.
 
         Raises:
-            DeclarationError: The name is taken or cannot be used, the function takes other
-                parameters, or an option is unknown.
+            DeclarationError: The name is taken or cannot be used, a parameter or an option is
+                not understood.
         """
 
         def declare(function: Function) -> Function:
-            self.events.declare_handler(name, function, options)
+            self._events.declare_handler(name, function, options)
             return function
 
         return declare
@@ -102,7 +138,28 @@ class App:
         Raises:
             DeclarationError: The name is taken or cannot be used, or `signal` is no Signal.
         """
-        self.events.declare_binding(name, signal)
+        self._events.declare_binding(name, signal)
+
+    def middleware(self, function: Wrapper) -> Wrapper:
+        """Put an async function around the answer to every event; also as a decorator.
+
+        It takes `(session, event, call_next)`, where `event` has a `name`, `data` and `id`, and
+        lets the event go on by `await call_next(event)`. It may pass another event, refuse it by
+        raising a `MessageError`, or bound it in time. The first one declared is the outermost.
+        `cacao.middleware` has the useful ones.
+
+        Events pass the middleware one by one, in order: what waits before `call_next` holds up
+        the later events of that session.
+
+        Raises:
+            DeclarationError: `function` is not async.
+        """
+        self._events.add_middleware(function)
+        return function
+
+    def events(self) -> tuple[EventDescription, ...]:
+        """List the events that this app answers, in the order of declaration."""
+        return tuple(declared.describe() for declared in self._events)
 
     def on_error(self, sink: Sink) -> Sink:
         """Be told of each error in the author's code, besides the log; also as a decorator.
@@ -112,6 +169,137 @@ class App:
         """
         self._error_sinks.append(sink)
         return sink
+
+    # --- Declaring what runs beside events -----------------------------------------------------
+
+    def task(self, function: Function) -> Function:
+        """Run an async function once in each run of the app: `@app.task`.
+
+        It takes nothing. It begins with the run, and is cancelled when the last session has
+        ended. What it raises is reported, and does not end the run.
+
+        Raises:
+            DeclarationError: It is not async, or takes a parameter.
+        """
+        self._lifetimes.declare_task(function)
+        return function
+
+    def every(
+        self, seconds: float, scope: TimerScope = "session"
+    ) -> Callable[[Function], Function]:
+        """Run a function again and again: `@app.every(60)`.
+
+        It may be async, and take the session. The first run is one interval after the beginning,
+        the others at its multiples. A run that takes longer delays the next one, and two never
+        overlap; what else came due meanwhile is left out. An error is reported, and does not end
+        the timer.
+
+        Args:
+            seconds: The interval.
+            scope: "session" for each live session, cancelled with it; "app" for the run of the
+                app. The function then takes nothing.
+
+        Raises:
+            DeclarationError: The interval, the scope or the function cannot be used.
+        """
+
+        def declare(function: Function) -> Function:
+            self._lifetimes.declare_timer(seconds, scope, function)
+            return function
+
+        return declare
+
+    def on_session_start(self, hook: Function) -> Function:
+        """Run a function as a session begins: `@app.on_session_start`.
+
+        It may be async, and take the session; so may all the hooks. They run one after the other,
+        in the order of declaration. What they raise is reported, and the session goes on. The
+        page gets its state, and its events are read, when those of the start are done.
+
+        Raises:
+            DeclarationError: It takes other parameters.
+        """
+        self._lifetimes.declare_hook("on_session_start", hook)
+        return hook
+
+    def on_connect(self, hook: Function) -> Function:
+        """Run a function for each connection, before its page gets the state.
+
+        It is cancelled if the session is closed meanwhile. See `on_session_start`.
+        """
+        self._lifetimes.declare_hook("on_connect", hook)
+        return hook
+
+    def on_disconnect(self, hook: Function) -> Function:
+        """Run a function when a connection has ended, for `Limits.hook_timeout` s at most.
+
+        It runs whatever has ended the connection, also the server's end. See `on_session_start`.
+        """
+        self._lifetimes.declare_hook("on_disconnect", hook)
+        return hook
+
+    def on_session_end(self, hook: Function) -> Function:
+        """Run a function when all that ran in a session has ended, before its values are gone.
+
+        It runs whatever has ended the session, for `Limits.hook_timeout` s at most. See
+        `on_session_start`.
+        """
+        self._lifetimes.declare_hook("on_session_end", hook)
+        return hook
+
+    def effect(self, function: Function) -> Function:
+        """Run a function in each live session, and again when what it read has changed.
+
+        It takes the session, or nothing. A plain function runs in the flusher, before the changes
+        are sent: never inside `set()`, and once for many. An async one runs in a task: a change
+        cancels the older run, waits for its end (its `finally` runs) and begins anew. What it
+        reads before its first real wait is tracked, and what it reads later is not.
+
+        What it raises is reported; the next change runs it again. A `Session()` alone has none.
+
+        Raises:
+            DeclarationError: It takes other parameters.
+        """
+        self._lifetimes.declare_effect(function)
+        return function
+
+    @overload
+    def resource(self, function: Callable[..., Awaitable[T]]) -> Resource[T]: ...
+
+    @overload
+    def resource(
+        self, *, name: str | None = None, client: bool = True
+    ) -> Callable[[Callable[..., Awaitable[T]]], Resource[T]]: ...
+
+    def resource(
+        self,
+        function: Callable[..., Awaitable[T]] | None = None,
+        *,
+        name: str | None = None,
+        client: bool = True,
+    ) -> Resource[T] | Callable[[Callable[..., Awaitable[T]]], Resource[T]]:
+        """Make an async computed signal of an async function: `@app.resource`.
+
+        Each live session fetches its value as it begins, and anew when what the function read
+        before its first real wait has changed. The latest wins: an older run is cancelled, and
+        has ended when the newer one begins. Meanwhile, and after an error, the last value stays.
+        An error is kept as `error`, and reported.
+
+        Args:
+            function: Async, taking the session or nothing.
+            name: On the wire; by default the function's name.
+            client: False keeps it on the server.
+
+        Raises:
+            DeclarationError: The function is not async or takes other parameters, or the name is
+                taken or not allowed.
+        """
+
+        def declare(function: Callable[..., Awaitable[T]]) -> Resource[T]:
+            with self.registry:
+                return self._lifetimes.declare_resource(function, name, client=client)
+
+        return declare if function is None else declare(function)
 
     # --- Serving -------------------------------------------------------------------------------
 
@@ -123,7 +311,17 @@ class App:
     @cached_property
     def asgi(self) -> ASGIApp:
         """The ASGI application, for any server: `asgi = app.asgi`, `hypercorn app:asgi`."""
-        return host_anywhere(Edge(self.runtime, self.quart))
+        return host_anywhere(Edge(self._serve, self.quart))
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncIterator[Runtime]:
+        """Run the app for a server, watched for what blocks it if that is asked for."""
+        async with trio.open_nursery() as nursery:
+            if self._blocking_threshold is not None:
+                nursery.start_soon(watch_for_blocking, self._blocking_threshold)
+            async with self.runtime() as runtime:
+                yield runtime
+            nursery.cancel_scope.cancel()
 
     def run(self, port: int = 8000, host: str = "127.0.0.1") -> None:
         """Serve the app in this process until Ctrl-C or SIGTERM.
@@ -148,4 +346,4 @@ class App:
             on_error: Told of each error in the author's code, in this run.
         """
         sinks = [*self._error_sinks, on_error] if on_error else self._error_sinks
-        return open_runtime(self.registry, self.events, self.limits, sinks)
+        return open_runtime(self.registry, self._events, self._lifetimes, self.limits, sinks)

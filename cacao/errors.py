@@ -7,6 +7,7 @@ CacaoError
 │   ├── WriteInComputedError
 │   └── EffectLoopError     effects keep triggering each other
 ├── NoSessionError          `.value` was used where no session is known
+├── SessionEndedError       something was to be started in a session that is not live
 ├── NotSerializableError    a signal value that JSON cannot carry
 ├── MessageError            what a client sent is refused, with the wire's error code
 ├── ConnectionClosed        the other side of a connection is gone
@@ -26,6 +27,7 @@ __all__ = [
     "NoSessionError",
     "NotSerializableError",
     "ReactiveError",
+    "SessionEndedError",
     "WriteInComputedError",
 ]
 
@@ -67,6 +69,10 @@ class EffectLoopError(ReactiveError):
 
 class NoSessionError(CacaoError):
     """`.value` was used where no session is known."""
+
+
+class SessionEndedError(CacaoError):
+    """Something was to be started in a session that has ended, or is not live at all."""
 
 
 class NotSerializableError(CacaoError):

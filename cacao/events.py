@@ -2,79 +2,142 @@
 
 from __future__ import annotations
 
-import difflib
 import dis
 import inspect
 from contextlib import suppress
-from dataclasses import dataclass
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
-
-from cacao.errors import DeclarationError, MessageError
+from cacao.errors import DeclarationError
+from cacao.items import Items
 from cacao.limits import MAX_NAME_LENGTH
+from cacao.options import HandlerOptions, OnLeave, Options, read_options
+from cacao.payloads import Call, check_value, read_parameters, schema_of_value
 from cacao.reactive import Signal
 from cacao.registry import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
+    from cacao.lanes import Concurrency
+    from cacao.middleware import Middleware
+    from cacao.payloads import EventData, Parameters
     from cacao.store import Store
 
-__all__ = ["Binding", "Declared", "Events", "Handler"]
-
-EventData = dict[str, Any]
+__all__ = ["Binding", "Declared", "EventDescription", "Events", "Handler"]
 
 
-class Declared(Protocol):
-    """What stands behind an event name."""
+@dataclass(frozen=True, slots=True)
+class EventDescription:
+    """An event that an app answers, as `App.events` lists it.
 
-    @property
-    def name(self) -> str:
-        """The event's name."""
-        ...
+    Attributes:
+        name: The event's name.
+        kind: Whether a function answers it, or it sets a signal.
+        place: Where it was declared.
+        doc: The function's docstring; None without one.
+        schema: What its data has to be, as JSON Schema.
+        runs: Where: `in place` in the task that reads, in a `task`, or in a `thread`.
+        concurrency: What becomes of an event while an earlier one runs.
+        limit: How many run at once; None for what the policy is made for.
+        has_key: Whether only events of the same key are in each other's way.
+        deadline: Seconds that a run may take; None for any time.
+        on_leave: What becomes of a run when the user leaves.
+    """
 
-    @property
-    def place(self) -> Place:
-        """Where it was declared."""
-        ...
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether `call` gives an awaitable; otherwise it has answered when it returns."""
-        ...
-
-    def call(self, session: Store, data: EventData) -> object:
-        """Answer one event."""
-        ...
+    name: str
+    kind: Literal["handler", "binding"]
+    place: Place
+    schema: Mapping[str, object] = field(hash=False)
+    doc: str | None = None
+    runs: Literal["in place", "task", "thread"] = "in place"
+    concurrency: Concurrency = "queue"
+    limit: int | None = None
+    has_key: bool = False
+    deadline: float | None = None
+    on_leave: OnLeave = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function of the author's that answers an event. See `Declared`.
+    """A function of the author's that answers an event.
 
     Attributes:
-        function: As the author wrote it; called with as many of `(session, event)` as it takes.
-        arity: How many that are.
+        name: The event's name.
+        place: Where it was declared.
+        function: As the author wrote it.
+        parameters: What it is called with.
+        arity: See `Parameters`.
+        options: When and where it runs.
+        may_wait: Whether it needs a task: it is async and contains an await, or runs in a thread.
         never_waits: Whether it is async but contains no await.
     """
 
     name: str
     place: Place
-    may_wait: bool
     function: Callable[..., object]
-    arity: int
+    parameters: Parameters
+    arity: int | None
+    options: Options
+    may_wait: bool
     never_waits: bool
 
+    @property
+    def label(self) -> str:
+        """What error messages call it."""
+        return _label(self.name)
+
+    @property
+    def on_leave(self) -> OnLeave:
+        """What becomes of a run when the user leaves."""
+        return self.options.on_leave
+
+    def bind(self, session: object, data: EventData) -> Call:
+        """Check an event's data and lay out the function's arguments; see `Parameters.bind`."""
+        if self.arity is None:
+            return self.parameters.bind(session, data)
+        return Call(data, [session, data][: self.arity], {})
+
     def call(self, session: Store, data: EventData) -> object:
-        """Answer one event; gives an awaitable if `may_wait`."""
-        result = self.function(*(session, data)[: self.arity])
+        """Answer one event in place; not for one that `may_wait`.
+
+        Raises:
+            MessageError: `invalid_data`.
+            DeclarationError: It is plain, but made a coroutine, which nobody would run.
+            Exception: What the function raised.
+        """
+        if self.arity is None:
+            _, args, kwargs = self.parameters.bind(session, data)
+            result = self.function(*args, **kwargs)
+        else:
+            result = self.function(*(session, data)[: self.arity])
         if self.never_waits:
             _run_to_its_end(cast("Coroutine[object, None, object]", result))
             return None
+        if result is not None and inspect.iscoroutine(result):
+            result.close()
+            raise DeclarationError(
+                f"{self.label} is a plain function that returns a coroutine; write it, and what "
+                "wraps it, as async def"
+            )
         return result
+
+    def describe(self) -> EventDescription:
+        """Tell what there is to know of it."""
+        options = self.options
+        return EventDescription(
+            self.name,
+            "handler",
+            self.place,
+            self.parameters.schema(),
+            inspect.getdoc(self.function),
+            "thread" if options.thread else "task" if self.may_wait else "in place",
+            options.concurrency,
+            options.limit,
+            options.key is not None,
+            options.deadline,
+            options.on_leave,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +148,7 @@ class Binding:
     place: Place
     signal: Signal[Any]
     may_wait: bool = False
+    on_leave: OnLeave = "cancel"
 
     def call(self, session: Store, data: EventData) -> None:
         """Set the signal from the event's `value`; None sets it back to its default.
@@ -92,17 +156,32 @@ class Binding:
         Raises:
             MessageError: `invalid_data`: there is no `value`, or it has another type.
         """
-        if "value" not in data:
-            raise _invalid_value(f"event {self.name!r} needs a field 'value'")
-        value = data["value"]
-        default = self.signal.default
-        self.signal.set(session, default if value is None else _checked(value, type(default)))
+        value = check_value(data, self._type, f"event {self.name!r}")
+        self.signal.set(session, self.signal.default if value is None else value)
+
+    @property
+    def _type(self) -> type:
+        kind = type(self.signal.default)
+        return list if kind is Items else kind  # a stream's
+
+    def describe(self) -> EventDescription:
+        """Tell what there is to know of it."""
+        schema = schema_of_value(self._type)
+        return EventDescription(self.name, "binding", self.place, schema)
+
+
+Declared = Handler | Binding
 
 
 class Events:
-    """The events that an app answers, by name."""
+    """The events that an app answers, by name.
+
+    Attributes:
+        middleware: What stands around every event's answer, the outermost first.
+    """
 
     def __init__(self) -> None:
+        self.middleware: list[Middleware] = []
         self._by_name: dict[str, Declared] = {}
 
     def get(self, name: str) -> Declared | None:
@@ -113,26 +192,36 @@ class Events:
         return iter(self._by_name.values())
 
     def declare_handler(
-        self, name: str, function: Callable[..., object], options: dict[str, object]
+        self, name: str, function: Callable[..., object], given: HandlerOptions
     ) -> None:
         """Let a function answer an event.
 
         Args:
             name: The event's name, 1 to 128 characters, not yet taken.
-            function: Async or plain, taking `(session, event)`, `(session)` or nothing.
-            options: What the author gave besides; none is known.
+            function: Async or plain; `payloads.py` tells what its parameters are filled with.
+            given: What the author said besides; see `Options`.
 
         Raises:
             DeclarationError: The name, the function or an option cannot be used.
         """
-        for option in options:
-            raise DeclarationError(_unknown_option(name, option))
-        place = Place.of_caller()
-        arity = _arity(name, function, place)
-        is_async = inspect.iscoroutinefunction(function)
+        label = _label(name)
+        if not callable(function):
+            raise DeclarationError(f"{label} is {function!r}; give a function of (session, event)")
+        is_async = _is_async(function)
+        options = read_options(given, label, is_async=is_async)
         never_waits = is_async and not _contains_await(function)
+        parameters = read_parameters(function, label)
         self._declare(
-            Handler(name, place, is_async and not never_waits, function, arity, never_waits)
+            Handler(
+                name,
+                Place.of_caller(),
+                function,
+                parameters,
+                parameters.arity,
+                options,
+                may_wait=options.thread or (is_async and not never_waits),
+                never_waits=never_waits,
+            )
         )
 
     def declare_binding(self, name: str, signal: Signal[Any]) -> None:
@@ -146,7 +235,20 @@ class Events:
                 f"event {name!r} cannot be bound to {type(signal).__name__} {signal!r}; "
                 "bind it to a Signal (a Computed follows others and cannot be set)"
             )
-        self._declare(Binding(name=name, place=Place.of_caller(), signal=signal))
+        self._declare(Binding(name, Place.of_caller(), signal))
+
+    def add_middleware(self, function: Middleware) -> None:
+        """Put a function around the answer to every event, inside of those that are there.
+
+        Raises:
+            DeclarationError: It is not async.
+        """
+        if not callable(function) or not _is_async(function):
+            raise DeclarationError(
+                f"middleware {function!r} is no async function; "
+                "write async def name(session, event, call_next)"
+            )
+        self.middleware.append(function)
 
     def _declare(self, declared: Declared) -> None:
         name = declared.name
@@ -164,35 +266,14 @@ class Events:
         self._by_name[name] = declared
 
 
-# No option is known yet: each is added here with the feature that it belongs to.
-_OPTIONS: tuple[str, ...] = ()
+def _label(name: str) -> str:
+    return f"handler of event {name!r}"
 
 
-def _unknown_option(name: str, option: str) -> str:
-    known = ", ".join(_OPTIONS) or "none"
-    message = f"handler of event {name!r} has no option {option!r}; options are: {known}"
-    close = difflib.get_close_matches(option, _OPTIONS, n=1)
-    return f"{message}; did you mean {close[0]!r}?" if close else message
-
-
-def _arity(name: str, function: Callable[..., object], place: Place) -> int:
-    """Count how many of `(session, event)` a function takes."""
-    if not callable(function):
-        raise DeclarationError(
-            f"handler of event {name!r} is {function!r}; give a function of (session, event)"
-        )
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return 2
-    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if len(needed) > 2 or any(p.kind is p.KEYWORD_ONLY for p in needed):
-        raise DeclarationError(
-            f"handler of event {name!r} at {place} takes "
-            f"({', '.join(p.name for p in parameters)}); it is called with (session, event), "
-            "of which the last ones may be left out"
-        )
-    return min(len(positional), 2)
+def _is_async(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 def _contains_await(function: Callable[..., object]) -> bool:
@@ -208,24 +289,3 @@ def _run_to_its_end(coroutine: Coroutine[object, None, object]) -> None:
     """Run a coroutine that contains no await."""
     with suppress(StopIteration):
         coroutine.send(None)
-
-
-def _checked(value: object, expected: type) -> object:
-    """Give the value as the signal's type, or refuse it."""
-    if expected is NoneType or type(value) is expected:
-        return value
-    if expected is float and type(value) is int:
-        return float(value)
-    if expected in {str, bool, int, float, list, dict}:
-        raise _invalid_value(f"expected {expected.__name__}, got {type(value).__name__}")
-    try:
-        return TypeAdapter(expected).validate_json(orjson.dumps(value), strict=True)
-    except ValidationError as error:
-        details: list[dict[str, object]] = [
-            {"path": ["value", *entry["loc"]], "message": entry["msg"]} for entry in error.errors()
-        ]
-        raise MessageError("invalid_data", str(details[0]["message"]), details=details) from None
-
-
-def _invalid_value(message: str) -> MessageError:
-    return MessageError("invalid_data", message, details=[{"path": ["value"], "message": message}])

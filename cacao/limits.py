@@ -24,12 +24,21 @@ class Limits:
             stops reading from that client's socket until one has ended.
         max_waiting_replies: Results and errors that may wait for one client to take them;
             beyond it the server stops reading from that client's socket.
+        max_unsent_items: Pieces of streams that may be on their way to one client; beyond it,
+            `await signal.append(...)` waits for the client.
+        max_unsent_bytes: The same, in bytes.
+        max_threads: Handlers of one run of the app that may be in threads at once, abandoned ones
+            counted until they return; further ones wait for a place.
         flush_interval: Seconds within which changes that no event of this client caused are
             gathered into one message.
         hello_timeout: Seconds within which a `cacao.v1` client must say `hello`.
         heartbeat: Seconds between signs of life; a `cacao.v1` client that is silent for two
             of them is cut with 4408.
         send_timeout: Seconds within which a client must take one message off the wire.
+        finish_timeout: Seconds for which what is declared `on_leave="finish"` may go on after
+            its user has left.
+        hook_timeout: Seconds that the `on_disconnect` hooks of a connection, or the
+            `on_session_end` hooks of a session, may take together.
 
     Raises:
         DeclarationError: A limit is not positive.
@@ -39,10 +48,15 @@ class Limits:
     max_depth: int = 64
     max_waiting_events: int = 64
     max_waiting_replies: int = 256
+    max_unsent_items: int = 1000
+    max_unsent_bytes: int = 64 * 1024
+    max_threads: int = 40
     flush_interval: float = 0.010
     hello_timeout: float = 5.0
     heartbeat: float = 20.0
     send_timeout: float = 10.0
+    finish_timeout: float = 30.0
+    hook_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,9 +1,9 @@
 """What is on its way to one client: not a queue of messages, but what the next ones must say.
 
 The changed names stay in the session's store until a message is written, so the last value of
-each wins and a client that reads nothing costs nothing more; replies (results and errors) wait in
-order. `take` turns it all into text at one moment: a reply never overtakes a change that its
-handler made.
+each wins and a client that reads nothing costs nothing more. Of a value that has grown out of the
+one that the client has, only the new part is sent. Replies (results and errors) wait in order.
+`take` turns it all into text at one moment: a reply never overtakes a change that its handler made.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, cast
 from orjson import Fragment
 
 from cacao.errors import NotSerializableError
+from cacao.items import Items
 from cacao.protocol import Beat, Error, Init, Result, Update, encode, encode_value
 from cacao.reactive import Computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cacao.protocol import ServerMessage
+    from cacao.protocol import Patch, ServerMessage
     from cacao.reactive import Signal
     from cacao.registry import Declaration, Registry
     from cacao.store import Store
@@ -33,12 +34,18 @@ __all__ = ["Outbox"]
 # Values that the store compares exactly: they change only when they differ.
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 
+# Values of which a client may be sent the new part alone.
+_GROWING = frozenset({str, Items})
+# Of a shorter text the patch would be as long as the value.
+_SHORT = 8
+
 
 class Outbox:
     """The next messages of one session.
 
     Attributes:
         is_numbered: Whether the client speaks `cacao.v1` and so gets revisions and acks.
+        can_patch: Whether the client takes patches in place of whole values.
         rev: Number of the last message that carried state.
         last_event: The highest number of an event accepted from this client; 0 before any.
         replies: Results and errors that wait to be sent, oldest first.
@@ -49,6 +56,8 @@ class Outbox:
         "_acked",
         "_fingerprints",
         "_greeting",
+        "_sent",
+        "can_patch",
         "is_beat_due",
         "is_numbered",
         "last_event",
@@ -58,6 +67,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.is_numbered = False
+        self.can_patch = False
         self.rev = 0
         self.last_event = 0
         self.replies: list[Result | Error] = []
@@ -67,6 +77,8 @@ class Outbox:
         # What was last sent of values that the store cannot compare, by name: a list mutated in
         # place and set again is a change there, but perhaps not on the wire.
         self._fingerprints: dict[str, bytes] = {}
+        # The growing values that the client has, by name.
+        self._sent: dict[str, object] = {}
 
     def greet(self, greeting: Init) -> None:
         """Send the whole state next; `state`, `rev` and `last_event` are filled in then."""
@@ -102,6 +114,7 @@ class Outbox:
     ) -> Init:
         self._greeting = None
         self._fingerprints.clear()
+        self._sent.clear()
         synced = registry.synced if registry is not None else ()
         for declaration in synced:
             if isinstance(declaration, Computed):
@@ -123,6 +136,7 @@ class Outbox:
         try:
             value = cast("Signal[object] | Computed[object]", declaration).peek(store)
             state[name] = Fragment(encode_value(name, value))
+            self._remember(name, value)
         except NotSerializableError as error:
             failed(error, declaration)
         except Exception as error:  # noqa: BLE001 - the author's code, reported; the rest goes out
@@ -130,29 +144,56 @@ class Outbox:
                 failed(error, declaration)
 
     def _update(self, store: Store, failed: Failed) -> list[ServerMessage]:
-        changes = self._encode_changes(store.take_changes(), failed)
+        patches: dict[str, list[Patch]] = {}
+        changes = self._encode_changes(store.take_changes(), patches, failed)
         if not self.is_numbered:
             return [Update(changes)] if changes else []
-        if not changes and self._acked == self.last_event:
+        if not changes and not patches and self._acked == self.last_event:
             return []
         self.rev += 1
         self._acked = self.last_event
-        return [Update(changes, self.rev, self.last_event)]
+        return [Update(changes, self.rev, self.last_event, patches or None)]
 
     def _encode_changes(
-        self, changed: dict[Declaration, object], failed: Failed
+        self,
+        changed: dict[Declaration, object],
+        patches: dict[str, list[Patch]],
+        failed: Failed,
     ) -> dict[str, object]:
         changes: dict[str, object] = {}
         for declaration, value in changed.items():
             name = declaration.name or ""
+            patch = self._growth(name, value) if type(value) in _GROWING else None
             try:
-                text = encode_value(name, value)
+                text = encode_value(name, value if patch is None else patch)
             except NotSerializableError as error:
                 failed(error, declaration)
                 continue
-            if type(value) in _SCALARS or self._is_news(name, text):
+            if patch is not None:
+                patches[name] = [cast("Patch", Fragment(text))]
+                self._fingerprints.pop(name, None)
+            elif type(value) in _SCALARS or self._is_news(name, text):
                 changes[name] = Fragment(text)
+            self._remember(name, value)
         return changes
+
+    def _growth(self, name: str, value: object) -> Patch | None:
+        """Tell how a value grew out of the one that the client has; None if it did not."""
+        sent = self._sent.get(name)
+        if isinstance(value, Items):
+            added = value.added_to(sent)
+            return ["splice", len(value) - len(added), 0, added] if added else None
+        if isinstance(sent, str) and isinstance(value, str) and value.startswith(sent):
+            return ["append", value[len(sent) :]]
+        return None
+
+    def _remember(self, name: str, value: object) -> None:
+        """Keep what the client has now, if what follows may grow out of it."""
+        is_long = isinstance(value, str) and len(value) >= _SHORT
+        if self.can_patch and (is_long or isinstance(value, Items)):
+            self._sent[name] = value
+        elif self._sent:
+            self._sent.pop(name, None)
 
     def _is_news(self, name: str, text: bytes) -> bool:
         fingerprint = text if len(text) <= 32 else blake2b(text, digest_size=16).digest()

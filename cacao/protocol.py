@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from cacao.errors import MessageError, NotSerializableError
+from cacao.items import Items
 from cacao.limits import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "Hello",
     "Init",
     "Outcome",
+    "Patch",
     "Result",
     "ServerMessage",
     "Update",
@@ -74,6 +76,12 @@ class ErrorCode(StrEnum):
     UNKNOWN_EVENT = "unknown_event"
     INVALID_DATA = "invalid_data"
     TOO_DEEP = "too_deep"
+    RATE_LIMITED = "rate_limited"
+    UNAUTHORIZED = "unauthorized"
+    SUPERSEDED = "superseded"
+    DROPPED = "dropped"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
     HANDLER_ERROR = "handler_error"
     NOT_SERIALIZABLE = "not_serializable"
 
@@ -145,11 +153,19 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What changed since the last message; `rev` and `ack` for `cacao.v1` clients only."""
+    """What changed since the last message; all but `changes` for `cacao.v1` clients only.
+
+    Attributes:
+        changes: New values by name.
+        rev: Number of this revision of the state.
+        ack: All events up to this one have been accepted.
+        patches: By name, what to do to the value that the client has; for clients that asked.
+    """
 
     changes: Mapping[str, object]
     rev: int | None = None
     ack: int | None = None
+    patches: Mapping[str, list[Patch]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +196,9 @@ class Error:
 
 ServerMessage = Init | Update | Result | Error | Beat
 
+# ["append", text] to a string, or ["splice", at, how many go, [what comes]] of a list.
+Patch = list[object]
+
 
 # --- Encoding ----------------------------------------------------------------------------------
 
@@ -194,8 +213,9 @@ def encode(message: ServerMessage) -> str:
     """
     fields: dict[str, object]
     match message:
-        case Update(changes, rev, ack):  # first: all but a few messages are updates
-            fields = {"type": "update", "changes": changes, "rev": rev, "ack": ack}
+        case Update(changes, rev, ack, patches):  # first: all but a few messages are updates
+            fields = {"type": "update", "changes": changes, "patches": patches}
+            fields |= {"rev": rev, "ack": ack}
         case Result(id_, ok, code, text, details, error_id):
             fields = {"type": "result", "id": id_, "ok": ok, "code": code, "message": text}
             fields |= {"details": details, "errorId": error_id}
@@ -204,10 +224,10 @@ def encode(message: ServerMessage) -> str:
             fields |= {"details": details, "errorId": error_id}
         case Beat():
             fields = {"type": "beat"}
-        case Init(state, session_id, rev, token, outcome, last_event, heartbeat):
-            fields = {"type": "init", "state": state, "sessionId": session_id, "rev": rev}
-            fields |= {"token": token, "outcome": outcome}
-            fields |= {"lastEvent": last_event, "heartbeat": heartbeat}
+        case _:
+            fields = {"type": "init", "state": message.state, "sessionId": message.session_id}
+            fields |= {"rev": message.rev, "token": message.token, "outcome": message.outcome}
+            fields |= {"lastEvent": message.last_event, "heartbeat": message.heartbeat}
     present = {name: value for name, value in fields.items() if value is not None}
     return orjson.dumps(present).decode()
 
@@ -240,6 +260,8 @@ def _plain(value: object) -> object:
     """Turn what orjson does not know into what it does."""
     if isinstance(value, Decimal):
         return str(value)
+    if isinstance(value, Items):
+        return list(value)
     dump: Callable[..., object] | None = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(mode="json")

@@ -73,6 +73,8 @@ from cacao.store import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cacao.registry import Place
+
 __all__ = [
     "Computed",
     "Effect",
@@ -209,7 +211,7 @@ class Signal(Valued, Generic[T]):
             WriteInComputedError: If a computed signal is being evaluated.
         """
         if graph.observer is not None:
-            _refuse_in_computed(self)
+            refuse_in_computed(self)
         cell = session._nodes.get(self._key)
         if cell is None:
             cell = self._settle_in(session)
@@ -217,6 +219,10 @@ class Signal(Valued, Generic[T]):
             return
         if session.guard is not None and self.is_synced:
             session.guard(self, value)
+        self._put(session, cell, value)
+
+    def _put(self, session: Store, cell: Cell, value: T) -> None:
+        """Store a value that is new and allowed, and tell all who wait for it."""
         if graph.journal is not None:
             keep_old_value(cell)
         cell.value = value
@@ -260,6 +266,9 @@ class Signal(Valued, Generic[T]):
                 f"the default of {self.label} cannot be copied for each session: {error}; "
                 "pass default_factory= instead"
             ) from error
+
+    def _cell(self, session: Store) -> Cell:
+        return session._nodes.get(self._key) or self._settle_in(session)
 
     def _settle_in(self, session: Store) -> Cell:
         cell = Cell(self.default)
@@ -322,7 +331,8 @@ class Computed(Derived, Generic[T]):
                 f"{self.label} has a function already; to read its value call get(session)"
             )
         computed = cast("Computed[R]", self)
-        computed._takes_session = _takes_session(fn, self)
+        _refuse_async(fn, self.label)
+        computed._takes_session = takes_session(fn, self.label)
         computed._fn = fn
         if self.name is not None:
             current_registry().add(self)
@@ -386,6 +396,7 @@ class Effect(Declaration):
     Args:
         fn: `fn(session)` or `fn()`; not async.
         session: The session whose values it reads.
+        place: Where the author declared it, if not here.
 
     Raises:
         ReactiveError: If a computed signal is being evaluated, which must not have effects.
@@ -393,15 +404,22 @@ class Effect(Declaration):
 
     __slots__ = ("_fn", "_key", "_node", "_takes_session")
 
-    def __init__(self, fn: Callable[[Any], object] | Callable[[], object], session: Store) -> None:
-        super().__init__(None, client=False)
+    def __init__(
+        self,
+        fn: Callable[[Any], object] | Callable[[], object],
+        session: Store,
+        *,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(None, client=False, place=place)
         self._fn: Callable[..., object] = fn
         if (reader := computed_above()) is not None:
             raise ReactiveError(
                 f"computed signal {name_of(reader)!r} creates the effect {self.label!r}; "
                 "a computed signal must be pure, create the effect outside of it"
             )
-        self._takes_session = _takes_session(fn, self)
+        _refuse_async(fn, self.label)
+        self._takes_session = takes_session(fn, self.label)
         self._key = new_key(self)
         self._node = Node(self._key, session._home, EFFECT)
         session._add(self._key, self._node)
@@ -500,13 +518,26 @@ def _no_function_yet(_session: object) -> NoReturn:
     )
 
 
-def _takes_session(fn: Callable[..., object], declaration: Declaration) -> bool:
-    """Tell `fn(session)` from `fn()`: by its parameters without a default."""
-    if not callable(fn) or inspect.iscoroutinefunction(fn):
+def _refuse_async(fn: object, label: str) -> None:
+    if inspect.iscoroutinefunction(fn):
         raise DeclarationError(
-            f"{declaration.label} got {fn!r}; expected a plain function, fn(session) or fn(), "
+            f"{label} got {fn!r}; expected a plain function, fn(session) or fn(), "
             "for values are computed without waiting"
         )
+
+
+def takes_session(fn: Callable[..., object], label: str) -> bool:
+    """Tell `fn(session)` from `fn()`: by its parameters without a default.
+
+    Args:
+        fn: The author's function.
+        label: What it is called in the error.
+
+    Raises:
+        DeclarationError: It is no function of that kind.
+    """
+    if not callable(fn):
+        raise DeclarationError(f"{label} got {fn!r}; expected a function, fn(session) or fn()")
     try:
         parameters = inspect.signature(fn).parameters.values()
     except ValueError:  # a builtin that tells nothing
@@ -514,13 +545,13 @@ def _takes_session(fn: Callable[..., object], declaration: Declaration) -> bool:
     needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
         raise DeclarationError(
-            f"{declaration.label} got a function of {len(needed)} parameters; "
-            "expected fn(session) or fn()"
+            f"{label} got a function of {len(needed)} parameters; expected fn(session) or fn()"
         )
     return bool(needed)
 
 
-def _refuse_in_computed(signal: Signal[Any]) -> None:
+def refuse_in_computed(signal: Signal[Any]) -> None:
+    """Raise `WriteInComputedError` if a computed signal is being evaluated."""
     reader = computed_above()
     if reader is not None:
         raise WriteInComputedError(

@@ -83,11 +83,11 @@ class Declaration:
 
     __slots__ = ("__weakref__", "client", "is_synced", "name", "place")
 
-    def __init__(self, name: str | None, *, client: bool) -> None:
+    def __init__(self, name: str | None, *, client: bool, place: Place | None = None) -> None:
         self.name = name
         self.client = client
         self.is_synced = client and name is not None
-        self.place = Place.of_caller()
+        self.place = place or Place.of_caller()
 
     @property
     def label(self) -> str:

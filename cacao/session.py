@@ -1,13 +1,13 @@
 """One user: their signals, their running handlers, and the connection to their page.
 
 How it works. A session is a store of signal values with a life. `run` is its nursery: when that
-ends, everything that ran for this user has ended. The flusher is its body, the handlers are its
-children. The reader is not in it: `attach` reads one connection in the task that brought the
-connection, and hands each event to the session's nursery.
+ends, everything that ran for this user has ended. The flusher is its body; handlers, timers and
+effects are its children. The reader is not in it: `attach` reads one connection in the task that
+brought the connection, and hands each event to the session's nursery.
 
-- Events start in the order they came. A binding or a plain function is answered in the reader, in
-  place. An async handler gets a lane: a task that answers the waiting events of one name in order
-  and ends when none is left. So a slow handler holds up its own name only.
+- Events start in the order they came; `dispatch.py` lets them. A binding or a plain function is
+  answered in the reader, in place, an async handler in a task. So a slow one holds up its own name
+  only.
 - The flusher is the only task that writes to a connection. It sleeps while nothing is due; the end
   of an event and the first change after a quiet time leave at once, other changes gather for
   `flush_interval`; while a write is under way everything else gathers in the outbox.
@@ -20,15 +20,24 @@ connection, and hands each event to the session's nursery.
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
 
-from cacao.errors import ConnectionClosed, MessageError, NotSerializableError
+from cacao.background import Background
+from cacao.dispatch import Dispatch
+from cacao.errors import (
+    ConnectionClosed,
+    MessageError,
+    NotSerializableError,
+    SessionEndedError,
+)
+from cacao.events import Events
+from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.outbox import Outbox
+from cacao.pace import Pace
 from cacao.protocol import (
     SUBPROTOCOL,
     CloseCode,
@@ -41,7 +50,6 @@ from cacao.protocol import (
     byte_length_exceeds,
     decode,
     encode_value,
-    shorten,
 )
 from cacao.reactive import set_current_session
 from cacao.store import Store
@@ -50,11 +58,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Any
 
-    from cacao.events import Declared, Events
+    from cacao.options import OnLeave
     from cacao.protocol import Outcome
     from cacao.registry import Declaration, Registry
 
 __all__ = ["Connection", "ErrorReport", "Peer", "Session"]
+
+Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +118,7 @@ class ErrorReport:
     Attributes:
         error: What was raised.
         where: The place in words: "handler of event 'save'", "computed 'total'".
-        session_id: Whose session it was.
+        session_id: Whose session it was; empty for what belongs to the app.
         event: Name of the event being answered, if one was.
         error_id: What the client was told, so that the two can be brought together.
     """
@@ -131,6 +141,8 @@ class Session(Store):
         events: What answers the client's events; None for nothing.
         limits: See `Limits`.
         report: Told of each error in the author's code.
+        threads: The pool for handlers that run in threads; None for trio's own.
+        lifetimes: What runs beside the events; None for nothing.
 
     Attributes:
         id: Public name of this session; no secret.
@@ -138,24 +150,29 @@ class Session(Store):
     """
 
     __slots__ = (
+        "_background",
         "_closing",
         "_connection",
+        "_detached",
+        "_dispatch",
         "_error_sink",
         "_events",
         "_heard_at",
+        "_is_closed",
+        "_is_sending",
         "_is_urgent",
-        "_lanes",
+        "_lifetimes",
         "_limits",
-        "_next_flush",
-        "_nursery",
+        "_nurseries",
         "_outbox",
+        "_pace",
         "_reading",
         "_registry",
         "_room",
-        "_sending_since",
         "_sent_at",
         "_started",
-        "_waiting_events",
+        "_threads",
+        "_was_heard",
         "_work",
         "id",
         "peer",
@@ -167,28 +184,36 @@ class Session(Store):
         events: Events | None = None,
         limits: Limits | None = None,
         report: Callable[[ErrorReport], None] | None = None,
+        threads: trio.CapacityLimiter | None = None,
+        lifetimes: Lifetimes | None = None,
     ) -> None:
         super().__init__()
         self.id = secrets.token_urlsafe(12)
         self.peer = Peer()
-        self.guard = _require_serializable
+        self.guard = _size_on_the_wire
         self._registry = registry
         self._events = events
         self._limits = limits or Limits()
         self._error_sink = report
         self._outbox = Outbox()
-        self._lanes: dict[str, deque[Event]] = {}
-        self._waiting_events = 0
+        self._pace: Pace | None = None
+        self._dispatch: Dispatch | None = None
+        self._background: Background | None = None
+        self._threads = threads
+        self._lifetimes = lifetimes or Lifetimes()
         self._connection: Connection | None = None
-        self._nursery: trio.Nursery | None = None
+        self._nurseries: dict[OnLeave, trio.Nursery] = {}
         self._reading: trio.CancelScope | None = None
         self._closing: tuple[int, str] = (CloseCode.NORMAL, "")
+        self._is_closed = False
         self._is_urgent = False
-        self._next_flush = self._sent_at = self._heard_at = 0.0
-        self._sending_since: float | None = None
+        self._sent_at = self._heard_at = 0.0  # when a write was begun, and a message noticed
+        self._is_sending = False
+        self._was_heard = False
         self._work = _Wakeup()
         self._room = _Wakeup()
         self._started = _Wakeup()
+        self._detached = _Wakeup()
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -200,16 +225,66 @@ class Session(Store):
 
         Cancelling it cancels the user's handlers, waits for them, and releases the values.
         """
+        if self._is_closed:  # before it had begun
+            self._started.set()
+            return
+        set_current_session(self)
         self.wake = self._work.set
         self.on_error = self._value_failed
+        background = self._background = Background(
+            self, self._nurseries, self._lifetimes, self._limits.hook_timeout, self._failed
+        )
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._started.set()
-                await self._flush()
+            await self._live(background)
         finally:
-            self._nursery = None
-            self._stop_reading(*self._closing)
-            super().close()
+            await self._end(background)
+
+    async def _live(self, background: Background) -> None:
+        """Run all there is to run: until the user leaves, and what finishes a while longer."""
+        seconds = self._limits.finish_timeout
+        async with trio.open_nursery() as self._nurseries["finish"]:
+            try:
+                async with trio.open_nursery() as self._nurseries["cancel"]:
+                    await self._begin(background)
+                    await self._flush()
+            except Exception as error:  # noqa: BLE001 - reported; what finishes must not hear of it
+                self._failed("session", error)
+            finally:
+                self._leave()
+            finishing = self._nurseries["finish"].cancel_scope
+            finishing.deadline = trio.current_time() + seconds
+        if finishing.cancelled_caught:
+            background.was_cut("what was to finish after leaving", seconds)
+
+    async def _begin(self, background: Background) -> None:
+        """Start what lives as long as the session, and let the reader begin."""
+        await background.run_hooks("on_session_start")
+        await trio.lowlevel.checkpoint_if_cancelled()  # one of them may have closed it
+        self._dispatch = self._open_dispatch()
+        background.start_declared()
+        self._started.set()
+
+    def _leave(self) -> None:
+        """Take no more events, and let the connection go."""
+        del self._nurseries["cancel"]
+        self._dispatch = None
+        self._started.set()
+        self._stop_reading(*self._closing)
+
+    async def _end(self, background: Background) -> None:
+        """Wait until the connection is let go, run the last hooks, release the values."""
+        while self._reading is not None:
+            with trio.CancelScope(shield=True):
+                await self._detached.wait()
+        await background.run_last_hooks("on_session_end")
+        self._background = None
+        self._nurseries.clear()
+        super().close()
+
+    def _open_dispatch(self) -> Dispatch:
+        events = self._events or Events()
+        settle, report = self._settle, self._report_failure
+        return Dispatch(self, self._nurseries, events, self._threads, settle, report)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End this session: its handlers are cancelled, its connection is closed.
@@ -219,12 +294,45 @@ class Session(Store):
             reason: A short text for it.
         """
         self._closing = code, reason
-        if self._nursery is None:
+        if "cancel" in self._nurseries:
+            self._nurseries["cancel"].cancel_scope.cancel()
+        elif not self._nurseries:
+            self._is_closed = True
             super().close()
-        else:
-            self._nursery.cancel_scope.cancel()
 
-    async def attach(self, connection: Connection, outcome: Outcome = "fresh") -> None:
+    def start_soon(
+        self,
+        function: Callable[[*Arguments], Awaitable[object]],
+        *args: *Arguments,
+        on_leave: OnLeave = "cancel",
+        name: str | None = None,
+    ) -> None:
+        """Run an async function in the background, for as long as the session lives at most.
+
+        What it raises reaches the log, `on_error`, the client and the test, and ends nothing else.
+
+        Args:
+            function: Called at once with `args`; it runs when the caller next waits.
+            args: Its arguments.
+            on_leave: What becomes of it when the user leaves: "cancel" ends it at its next
+                checkpoint, "finish" lets it go on, for `Limits.finish_timeout` seconds at most
+                and not beyond the end of the app's run.
+            name: What errors call it; by default the function's name.
+
+        Raises:
+            SessionEndedError: The session is not live, or its user has left already.
+            DeclarationError: `function` is not async, or `on_leave` is something else.
+        """
+        if self._background is None:
+            raise SessionEndedError(
+                f"{function!r} cannot start in session {self.id!r}, which is not live; "
+                "start it in a handler, a hook or an effect"
+            )
+        self._background.start_soon(function, args, on_leave, name)
+
+    async def attach(
+        self, connection: Connection, hello: Hello | None = None, outcome: Outcome = "fresh"
+    ) -> None:
         """Greet one connection and read its events, until it or the session ends.
 
         A message that is refused is answered with a coded error; only one that is too big ends
@@ -232,26 +340,42 @@ class Session(Store):
 
         Args:
             connection: Not read by anyone else; closed when this returns.
+            hello: What the client has said of itself; None for a plain one.
             outcome: What the client is told of its session.
         """
         set_current_session(self)  # handlers inherit it from the task that reads
-        if self._nursery is None:
-            await self._started.wait()
         self.peer = connection.peer
-        self._connection = connection
-        self._heard_at = trio.current_time()
-        self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
-        self._greet(outcome)
         self._closing = CloseCode.RESTART, "server is restarting"
+        self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
+        self._outbox.can_patch = hello is not None and hello.patches
+        background = None
         try:
             with trio.CancelScope() as self._reading:
-                await self._read(connection)
+                if self._dispatch is None:
+                    await self._started.wait()
+                background = self._background if self._dispatch is not None else None
+                if background is not None:  # else it was closed before it had begun
+                    await background.run_hooks("on_connect")
+                    await self._converse(connection, outcome)
         except ConnectionClosed:
             pass
         finally:
-            self._reading = self._connection = None
-            with trio.move_on_after(1, shield=True):
-                await connection.close(*self._closing)
+            await self._let_go(connection, background)
+
+    async def _converse(self, connection: Connection, outcome: Outcome) -> None:
+        self._heard_at = trio.current_time()
+        self._connection = connection
+        self._greet(outcome)
+        await self._read(connection)
+
+    async def _let_go(self, connection: Connection, background: Background | None) -> None:
+        self._disconnect()
+        with trio.move_on_after(1, shield=True):
+            await connection.close(*self._closing)
+        if background is not None:
+            await background.run_last_hooks("on_disconnect")
+        self._reading = None
+        self._detached.set()
 
     def tend(self, now: float) -> None:
         """Look after the connection: owe it a beat, or cut it when it is dead or stalled.
@@ -260,8 +384,10 @@ class Session(Store):
             now: `trio.current_time()`; to be called several times in `Limits.heartbeat`.
         """
         limits = self._limits
-        if self._sending_since is not None:
-            if now - self._sending_since > limits.send_timeout:
+        if self._was_heard:
+            self._was_heard, self._heard_at = False, now
+        if self._is_sending:
+            if now - self._sent_at > limits.send_timeout:
                 self._stop_reading(CloseCode.POLICY, "the client takes nothing")
         elif self._outbox.is_numbered:
             if now - self._heard_at > 2 * limits.heartbeat:
@@ -280,7 +406,7 @@ class Session(Store):
         limits = self._limits
         while True:
             text = await connection.receive()
-            self._heard_at = trio.current_time()
+            self._was_heard = True
             if byte_length_exceeds(text, limits.max_message_bytes):
                 reason = f"a message has at most {limits.max_message_bytes} bytes"
                 self._closing = CloseCode.TOO_BIG, reason
@@ -290,17 +416,18 @@ class Session(Store):
                 await self._room.wait()
 
     def _is_full(self) -> bool:
+        limits = self._limits
         return (
-            self._waiting_events >= self._limits.max_waiting_events
-            or len(self._outbox.replies) >= self._limits.max_waiting_replies
-        )
+            self._dispatch is not None and self._dispatch.under_way >= limits.max_waiting_events
+        ) or len(self._outbox.replies) >= limits.max_waiting_replies
 
     def _take(self, text: str) -> None:
         try:
             match decode(text, self._limits):
                 case Event() as event:
                     self._accept(event)
-                case Hello():
+                case Hello() as hello:
+                    self._outbox.can_patch = hello.patches
                     self._greet("rebuilt")
                 case _:  # a beat or a bye: that it came is all it says
                     pass
@@ -331,55 +458,30 @@ class Session(Store):
                 self._hurry()
                 return
             self._outbox.last_event = event.id
-        declared = self._events.get(event.name) if self._events is not None else None
-        if declared is None:
-            name = shorten(event.name)
-            raise MessageError(
-                ErrorCode.UNKNOWN_EVENT, f"no handler for event {name}", event_id=event.id
-            )
-        if declared.may_wait:
-            self._line_up(declared, event)
-        else:
-            self._answer_in_place(declared, event)
+        if self._dispatch is not None:
+            self._dispatch.accept(event)
 
-    def _answer_in_place(self, declared: Declared, event: Event) -> None:
-        try:
-            declared.call(self, event.data)
-        except MessageError as error:
-            self._fail(event, error.code, str(error), error.details)
-        except Exception as error:  # noqa: BLE001 - the author's code: reported, never swallowed
-            self._handler_failed(error, event)
-        else:
+    def cancel(self, event: str) -> None:
+        """Cancel the events of this name that run, and those that wait for them: a Stop button.
+
+        Each handler is cancelled at its next checkpoint, and the page hears `cancelled`. Nothing
+        is done where there are none; one that is still in a middleware goes on.
+
+        Args:
+            event: The event's name.
+        """
+        if self._dispatch is not None:
+            self._dispatch.cancel(event)
+
+    def _settle(self, event: Event, error: Exception | None) -> None:
+        """Tell the client how an event has ended; a failure of the author's code goes to all."""
+        if error is None:
             self._succeed(event)
-
-    def _line_up(self, declared: Declared, event: Event) -> None:
-        self._waiting_events += 1
-        lane = self._lanes.get(event.name)
-        if lane is not None:
-            lane.append(event)
-            return
-        self._lanes[event.name] = lane = deque((event,))
-        assert self._nursery is not None  # noqa: S101 - attach waits for it
-        self._nursery.start_soon(self._run_lane, declared, lane, name=f"event {event.name}")
-
-    async def _run_lane(self, declared: Declared, lane: deque[Event]) -> None:
-        """Answer the events of one name in order, until none waits."""
-        while lane:
-            await self._answer(declared, lane[0])
-            lane.popleft()
-            self._waiting_events -= 1
-            self._room.set()
-        del self._lanes[declared.name]
-
-    async def _answer(self, declared: Declared, event: Event) -> None:
-        try:
-            await cast("Awaitable[object]", declared.call(self, event.data))
-        except MessageError as error:
+        elif isinstance(error, MessageError):
             self._fail(event, error.code, str(error), error.details)
-        except Exception as error:  # noqa: BLE001 - the author's code: reported, never swallowed
-            self._handler_failed(error, event)
         else:
-            self._succeed(event)
+            self._handler_failed(error, event)
+        self._room.set()
 
     def _succeed(self, event: Event) -> None:
         if event.id is not None:
@@ -387,9 +489,12 @@ class Session(Store):
         self._hurry()
 
     def _handler_failed(self, error: Exception, event: Event) -> None:
-        where = f"handler of event {event.name!r}"
-        error_id = self._report_error(error, where, event.name)
+        where, error_id = self._report_failure(event, error)
         self._fail(event, *_told_to_client(error, where), error_id=error_id)
+
+    def _report_failure(self, event: Event, error: Exception) -> tuple[str, str]:
+        where = f"handler of event {event.name!r}"
+        return where, self._report_error(error, where, event.name)
 
     def _fail(
         self,
@@ -414,10 +519,14 @@ class Session(Store):
             )
 
     def _value_failed(self, error: Exception, declaration: Any) -> None:
-        where = f"{type(declaration).__name__.lower()} {declaration.label!r}"
+        self._failed(f"{type(declaration).__name__.lower()} {declaration.label!r}", error)
+
+    def _failed(self, where: str, error: Exception) -> str:
+        """Tell all of a failure that no event is to blame for; gives the error's id."""
         error_id = self._report_error(error, where, None)
         code, message = _told_to_client(error, where)
         self._reply(Error(code, message, error_id=error_id))
+        return error_id
 
     def _report_error(self, error: Exception, where: str, event: str | None) -> str:
         report = ErrorReport(error, where, self.id, event, error_id=secrets.token_hex(6))
@@ -440,7 +549,7 @@ class Session(Store):
     async def _flush(self) -> None:
         while True:
             await self._work.wait()
-            while not self._is_urgent and (wait := self._next_flush - trio.current_time()) > 0:
+            while not self._is_urgent and (wait := self._gathering_time()) > 0:
                 with trio.move_on_after(wait):
                     await self._work.wait()
             self._is_urgent = False
@@ -449,21 +558,48 @@ class Session(Store):
             else:
                 self.run_effects()
 
+    def _gathering_time(self) -> float:
+        """Tell how long changes that nobody waits for are still gathered, in seconds."""
+        return self._sent_at + self._limits.flush_interval - trio.current_time()
+
     async def _write(self, connection: Connection) -> None:
         texts = self._outbox.take(self, self._registry, self._value_failed)
         if not texts:
             return
-        self._sending_since = trio.current_time()
+        self._sent_at = trio.current_time()
+        self._is_sending = True
+        pace = self._pace
+        owed = pace.owed if pace is not None else (0, 0)
         try:
             for text in texts:
                 await connection.send(text)
         except ConnectionClosed:
-            self._connection = None  # the reader will hear of it too
+            self._disconnect()  # the reader will hear of it too
         finally:
-            self._sending_since = None
-        self._sent_at = trio.current_time()
-        self._next_flush = self._sent_at + self._limits.flush_interval
+            self._is_sending = False
+        if pace is not None:
+            pace.settle(owed)
         self._room.set()
+
+    # --- Pace ----------------------------------------------------------------------------------
+
+    def owe(self, items: int, size: int) -> Awaitable[None]:
+        """Note what was added to a stream; awaiting the result keeps the pace of the client.
+
+        Without a connection there is nobody to wait for.
+        """
+        if self._connection is None:
+            return super().owe(items, size)
+        if self._pace is None:
+            self._pace = Pace(self._limits.max_unsent_items, self._limits.max_unsent_bytes)
+        self._pace.owe(items, size)
+        return self._pace
+
+    def _disconnect(self) -> None:
+        self._connection = None
+        if self._pace is not None:
+            self._pace.settle(self._pace.owed)
+            self._pace = None  # a write under way settles what it has noted
 
 
 class _Wakeup:
@@ -495,8 +631,8 @@ class _Wakeup:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-def _require_serializable(declaration: Declaration, value: object) -> None:
-    encode_value(declaration.name or "", value)
+def _size_on_the_wire(declaration: Declaration, value: object) -> int:
+    return len(encode_value(declaration.name or "", value))
 
 
 def _told_to_client(error: Exception, where: str) -> tuple[ErrorCode, str]:

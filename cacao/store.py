@@ -31,7 +31,7 @@ from cacao.graph import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 
     from cacao.registry import Declaration
 
@@ -51,8 +51,9 @@ class Store:
     Attributes:
         wake: Called without arguments when something becomes pending after nothing was; never
             inside a batch. Then somebody is to call `take_changes` or `run_effects`.
-        guard: Called with a signal that clients see and its new value, before that is stored;
-            what it raises reaches the caller of `set`, and nothing has changed.
+        guard: Called with a signal that clients see and its new value (of a stream: with what is
+            added), before that is stored; gives its size in bytes on the wire. What it raises
+            reaches the caller of `set`, and nothing has changed.
         on_error: Gets what effects, subscribers and watched computed signals raise, with the
             declaration. None lets it reach the caller, when all others have had their turn.
     """
@@ -75,7 +76,7 @@ class Store:
 
     def __init__(self) -> None:
         self.wake: Callable[[], object] | None = None
-        self.guard: Callable[[Any, object], None] | None = None
+        self.guard: Callable[[Any, object], int] | None = None
         self.on_error: Callable[[Exception, Declaration], None] | None = None
         self._home = Home(self, _dissolve)
         self._home.dead = []
@@ -141,6 +142,18 @@ class Store:
             self._stir()
         self._stale.update(undecided)
         return changed
+
+    def owe(self, items: int, size: int) -> Awaitable[None]:  # noqa: ARG002 - for live sessions
+        """Note what was added to a stream.
+
+        Args:
+            items: How many pieces.
+            size: Their bytes on the wire.
+
+        Returns:
+            Awaited, it waits while a client is too far behind; there is none here.
+        """
+        return _nobody_waits
 
     def close(self) -> None:
         """Dispose of the effects and drop all values; at once, without the garbage collector."""
@@ -392,6 +405,16 @@ def _call_subscribers(signal: Valued, session: Store, errors: list[Exception]) -
         graph.observer = observer
 
 
+class _Ready:
+    """An awaitable that never waits; unlike a coroutine it may be left unawaited."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_nobody_waits = _Ready()
+
+
 def _dissolve(home: Home) -> None:
     """Cut the edges of a store that is closed or gone, for they are cycles."""
     nodes = list(home.nodes.values())
@@ -415,7 +438,10 @@ def current_session() -> Store:
     Raises:
         NoSessionError: If no session is known.
     """
-    session = _session.get() if graph.observer is None else graph.observer.home()
+    session = _session.get()
+    # A thread must not take what trio's thread evaluates just now for its own.
+    if graph.observer is not None and (session is None or isinstance(session, Store)):
+        session = graph.observer.home()
     if session is None:
         raise NoSessionError(
             "`.value` was used where no session is known; use get(session) and "

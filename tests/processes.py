@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+HYPERCORN = [str(Path(sys.executable).parent / "hypercorn"), "app:asgi", "-b", "127.0.0.1:{port}"]
+"""How a user serves the app of a folder."""
 
 _READY_SECONDS = 15
 _RETRY_SECONDS = 0.02

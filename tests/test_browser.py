@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-from processes import served
+from browsers import opened
+from playwright.sync_api import Browser, Page, expect
+from processes import HYPERCORN, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COUNTER = Path(__file__).parent.parent / "examples" / "counter"
-HYPERCORN = [str(Path(sys.executable).parent / "hypercorn"), "app:asgi", "-b", "127.0.0.1:{port}"]
-
-FLAGS = [
-    "--no-sandbox",  # the suite may run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start the machine's Chromium; without one the tests fail, they are never skipped."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
-    if chromium is None:
-        pytest.fail("no Chromium is found: run `make test`, or name one in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with served(HYPERCORN, cwd=COUNTER) as server:
         yield server.url
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, url: str, complaints: list[str]) -> Iterator[Page]:
-    """Open the counter; what the page complains of on its console fails the test."""
-    page = opened(browser, url, complaints)
-    yield page
-    page.close()
-    assert complaints == []
-
-
-def opened(browser: Browser, url: str, complaints: list[str]) -> Page:
-    page = browser.new_page()
-    page.on("console", lambda message: note_error(message, complaints))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
-    expect(page.get_by_role("status")).to_have_text("connected")
-    return page
-
-
-def note_error(message: ConsoleMessage, complaints: list[str]) -> None:
-    if message.type == "error":
-        complaints.append(message.text)
 
 
 def test_the_buttons_count(page: Page) -> None:

@@ -10,7 +10,8 @@ import trio
 import trio.lowlevel
 
 from cacao import App, Computed, DeclarationError, MessageError, Session, Signal
-from cacao.events import Binding, Events, Handler
+from cacao.events import Binding, EventDescription, Events, Handler
+from cacao.testing import TestClient
 
 SESSION = Session()
 
@@ -118,14 +119,14 @@ def test_a_reloaded_module_replaces_its_own_handlers() -> None:
     app = App()
     for answer in (1, 2):
         exec(compile(source.format(answer=answer), "reloaded.py", "exec"), {"app": app})  # noqa: S102
-    (declared,) = app.events
+    (declared,) = app._events
     assert declared.call(SESSION, {}) == 2
 
 
 def test_an_unknown_option_is_named() -> None:
     app = App()
     with pytest.raises(DeclarationError, match="event 'go' has no option 'concurency'"):
-        app.on("go", concurency="latest")(lambda: None)
+        app.on("go", concurency="latest")(lambda: None)  # type: ignore[call-arg]
 
 
 def test_a_computed_signal_cannot_be_bound() -> None:
@@ -199,3 +200,70 @@ def test_null_clears_a_bound_signal_to_its_default() -> None:
 def test_a_binding_needs_a_value() -> None:
     with pytest.raises(MessageError, match="event 'set' needs a field 'value'"):
         bound(Signal("")).call(Session(), {"valeu": "x"})
+
+
+# --- What there is -------------------------------------------------------------------------------
+
+
+def test_events_lists_what_an_app_answers() -> None:
+    app = App()
+
+    @app.on("search", concurrency="latest", key=lambda text: text, deadline=5)
+    async def search(text: str) -> None:
+        """Look for a text."""
+        await trio.lowlevel.checkpoint()
+
+    app.on("export", thread=True, limit=2)(lambda: None)
+    app.on("increment")(never_waits)
+    app.bind("age:input", Signal(0))
+    searches, exports, increments, ages = app.events()
+    assert searches == EventDescription(
+        name="search",
+        kind="handler",
+        place=searches.place,
+        doc="Look for a text.",
+        schema=searches.schema,
+        runs="task",
+        concurrency="latest",
+        limit=None,
+        has_key=True,
+        deadline=5,
+    )
+    assert searches.schema["properties"] == {"text": {"title": "Text", "type": "string"}}
+    assert searches.place.file == __file__
+    assert (exports.runs, exports.limit, exports.doc) == ("thread", 2, None)
+    assert increments.runs == "in place"
+    assert (ages.kind, ages.runs) == ("binding", "in place")
+    assert ages.schema == {
+        "type": "object",
+        "properties": {"value": {"type": "integer"}},
+        "required": ["value"],
+    }
+    assert len({searches, exports, increments, ages}) == 4
+
+
+class Opaque: ...
+
+
+@pytest.mark.parametrize("default", [None, Opaque()])
+def test_a_binding_of_no_type_that_json_knows_takes_anything(default: object) -> None:
+    app = App()
+    app.bind("set", Signal(default))
+    (description,) = app.events()
+    assert description.schema["properties"] == {"value": {}}
+
+
+def test_a_plain_function_around_an_async_one_is_told_from_one_that_works() -> None:
+    client = TestClient(app := App())
+    app.on("go")(lambda: waits())
+    with client.raises(DeclarationError) as caught:
+        client.send("go")
+    assert "'go' is a plain function that returns a coroutine" in str(caught.value)
+
+
+def test_an_async_call_method_is_awaited() -> None:
+    class Callable:
+        async def __call__(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    assert handle(Callable()).may_wait

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from live import live
+from live import Page, live
 from trio.testing import wait_all_tasks_blocked
 
 from cacao import App, Computed, Limits, Registry, Session, Signal
@@ -110,6 +110,19 @@ async def test_sessions_have_a_state_each(autojump_clock: object) -> None:
         await ada.event("increment")
         assert ada.of_type("update")
         assert not bob.of_type("update")
+
+
+async def test_a_default_that_cannot_be_made_is_reported_and_the_rest_is_sent(
+    autojump_clock: object,
+) -> None:
+    counter = Counter()
+    with counter.app.registry:
+        broken: Signal[int] = Signal(default_factory=lambda: 1 // 0, name="broken")
+    async with live(counter.app) as running:
+        page = await running.open()
+        assert page.messages[0]["state"] == {"count": 0, "log": [], "doubled": 0}
+        (report,) = running.errors
+        assert report.where == f"signal {broken.name!r}"
 
 
 async def test_a_signal_declared_later_reaches_open_pages(autojump_clock: object) -> None:
@@ -675,6 +688,33 @@ def test_limits_are_positive() -> None:
         Limits(heartbeat=0)
 
 
+async def test_a_running_session_may_be_attached_to_later(autojump_clock: object) -> None:
+    session = Session()
+    page = Page(None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await trio.sleep(1)
+        nursery.start_soon(session.attach, page.connection)
+        await trio.sleep(1)
+        session.close(4000)
+    assert page.messages == [{"type": "init", "state": {}, "sessionId": session.id}]
+    assert page.close_code == 4000
+    assert session.id in repr(session)
+
+
+async def test_an_error_that_there_is_nobody_to_tell_of_is_raised() -> None:
+    session = Session()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            await wait_all_tasks_blocked()
+            session.start_soon(fail)
+
+
 def test_a_session_redefines_nothing_of_its_store_by_accident() -> None:
     shared = {name for name in vars(Session) if name in vars(Store)}
-    assert {name for name in shared if not name.startswith("__")} == {"close"}
+    assert {name for name in shared if not name.startswith("__")} == {"close", "owe"}

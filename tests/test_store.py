@@ -467,11 +467,12 @@ def test_a_recursion_error_is_tried_again_at_the_next_change(session: Store) -> 
 def test_the_guard_sees_what_clients_would_and_may_refuse_it(session: Store) -> None:
     guarded: list[object] = []
 
-    def guard(signal: Signal[Any], value: object) -> None:
+    def guard(signal: Signal[Any], value: object) -> int:
         guarded.append((signal, value))
         if value == 13:
             message = "not thirteen"
             raise ValueError(message)
+        return len(str(value))
 
     session.guard = guard
     count, private = Signal(0, name="count"), Signal(0)

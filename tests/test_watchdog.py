@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from processes import served
+from test_servers import connected, receive, send
 
 from cacao.watchdog import Blockage, _authors_frame, log_blockage, watch_for_blocking
 
@@ -86,3 +90,38 @@ def test_the_log_says_who_where_and_what_to_do(
     verb = "blocked" if is_over else "is blocking"
     assert f"save {verb} all users for 0.25 s at app.py:7" in record.getMessage()
     assert ("the stack" in record.getMessage()) is not is_over
+
+
+BLOCKING_APP = """
+import time
+from cacao import App
+
+app = App({options})
+
+
+@app.on("block")
+def block():
+    time.sleep(0.5)
+
+
+asgi = app.asgi
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "is_named"),
+    [("", False), ("debug=True", True), ("watch_blocking=0.1", True), ("watch_blocking=5", False)],
+)
+async def test_a_served_app_names_the_handler_that_blocks_it(
+    options: str, is_named: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(BLOCKING_APP.format(options=options))
+    command = [str(Path(sys.executable).parent / "hypercorn"), "app:asgi", "-b", "127.0.0.1:{port}"]
+    with served(command, cwd=tmp_path) as server:
+        async with connected(server) as page:
+            await receive(page)
+            await send(page, {"type": "event", "name": "block", "id": 1})
+            assert (await receive(page))["ok"]
+        server.stop(signal.SIGTERM, within=9)
+        assert ("block is blocking all users" in server.stderr) is is_named
+        assert ("app.py:10" in server.stderr) is is_named

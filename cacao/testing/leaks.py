@@ -42,10 +42,22 @@ def tasks_of_app(root: trio.lowlevel.Task) -> frozenset[trio.lowlevel.Task]:
 def find_leaked_tasks(
     root: trio.lowlevel.Task, baseline: frozenset[trio.lowlevel.Task]
 ) -> dict[trio.lowlevel.Task, str]:
-    """Find and describe the tasks of an app that are not in the baseline.
+    """Find and describe the tasks of an app that neither are in the baseline nor below it.
+
+    What a task of the app itself has started ends with the app, whenever it was started.
 
     Args:
         root: The task in which the app runs.
         baseline: What ran before the first client came.
     """
-    return {task: describe_task(task) for task in tasks_of_app(root) - baseline}
+    found = tasks_of_app(root) - baseline
+    return {task: describe_task(task) for task in found if not _is_below(task, baseline)}
+
+
+def _is_below(task: trio.lowlevel.Task, owners: frozenset[trio.lowlevel.Task]) -> bool:
+    nursery = task.parent_nursery
+    while nursery is not None:
+        if nursery.parent_task in owners:
+            return True
+        nursery = nursery.parent_task.parent_nursery
+    return False

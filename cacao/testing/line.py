@@ -36,7 +36,7 @@ class Line:
         self.connection = MemoryConnection(self._deliver, subprotocol=subprotocol, peer=Peer())
         self._last_id = 0
         if self._is_numbered:
-            self._put({"type": "hello"})
+            self._put({"type": "hello", "patches": True})
 
     @property
     def _is_numbered(self) -> bool:

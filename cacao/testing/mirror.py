@@ -38,9 +38,22 @@ class Mirror:
                 self.session_id = message["sessionId"]
             case "update":
                 self.state.update(message["changes"])
+                for name, patches in message.get("patches", {}).items():
+                    self.state[name] = _patched(self.state[name], patches)
             case "result" | "error" if "id" in message:
                 self.results[message["id"]] = _result(message)
         return message
+
+
+def _patched(value: Any, patches: list[list[Any]]) -> Any:
+    """Apply patches to a copy: who has seen the value keeps what was seen."""
+    for operation, *arguments in patches:
+        if operation == "append":
+            value += arguments[0]
+        else:
+            at, deleted, added = arguments
+            value = value[:at] + added + value[at + deleted :]
+    return value
 
 
 def _result(message: dict[str, Any]) -> Result:

@@ -9,6 +9,7 @@
 
 import { CLOSE_TOO_BIG, type ClosePlan, Connection, type ConnectionStatus } from "./connection";
 import { browserEnvironment, type Environment } from "./environment";
+import { applyPatches } from "./patches";
 import {
   type BeatMessage,
   type ErrorDetail,
@@ -227,8 +228,8 @@ export class CacaoClient {
   #greeting(): HelloMessage {
     const kept = this.#takeKeptToken();
     if (this.#sessionId === null) this.#token ??= kept;
-    if (this.#token === undefined) return { type: "hello" };
-    const hello = { type: "hello", resume: this.#token } as const;
+    if (this.#token === undefined) return { type: "hello", patches: true };
+    const hello = { type: "hello", resume: this.#token, patches: true } as const;
     return this.#rev === undefined ? hello : { ...hello, rev: this.#rev };
   }
 
@@ -272,13 +273,17 @@ export class CacaoClient {
     if (!this.#isReady) return; // an `init` with the whole state is on its way
     const expected = (this.#rev ?? 0) + 1;
     const { rev = expected } = update;
-    if (rev > expected) this.#askAgain();
-    if (rev !== expected) return;
+    if (rev < expected) return;
+    const patched = applyPatches(update.patches ?? {}, (name) => this.#store.get(name));
+    if (rev > expected || patched === null) {
+      this.#askAgain();
+      return;
+    }
     this.#rev = rev;
-    this.#store.merge(update.changes);
+    this.#store.merge({ ...update.changes, ...patched });
   }
 
-  /** An update was lost: the server is asked for the whole state, over the same socket. */
+  /** An update was lost, or does not fit: the server is asked for the whole state, over the same socket. */
   #askAgain(): void {
     this.#isReady = false;
     this.#connection.send(this.#greeting());

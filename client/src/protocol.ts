@@ -35,9 +35,16 @@ export interface InitMessage {
   readonly heartbeat?: number;
 }
 
+/** What to do to the value that a client has: to a string, or to a list. */
+export type Patch =
+  | readonly ["append", text: string]
+  | readonly ["splice", at: number, deleted: number, added: readonly unknown[]];
+
 export interface UpdateMessage {
   readonly type: "update";
   readonly changes: State;
+  /** By name, for signals that are not in `changes`. */
+  readonly patches?: { readonly [name: string]: readonly Patch[] };
   readonly rev?: number;
   /** Every event up to this one has been accepted. */
   readonly ack?: number;
@@ -87,6 +94,8 @@ export interface HelloMessage {
   readonly resume?: string;
   /** The last revision seen; left out by a page that has no state yet. */
   readonly rev?: number;
+  /** This client can apply patches. */
+  readonly patches: true;
 }
 
 export interface ByeMessage {
@@ -119,6 +128,9 @@ const isNumber: Check = (value) => typeof value === "number";
 const isDetails: Check = (value) =>
   Array.isArray(value) &&
   value.every((entry) => isRecord(entry) && Array.isArray(entry.path) && isString(entry.message));
+const isPatches: Check = (value) =>
+  isRecord(value) &&
+  Object.values(value).every((steps) => Array.isArray(steps) && steps.every(Array.isArray));
 const optional =
   (check: Check): Check =>
   (value) =>
@@ -146,7 +158,15 @@ const SHAPES: ReadonlyMap<unknown, Record<string, Check>> = new Map<unknown, Rec
         heartbeat: optional(isNumber),
       },
     ],
-    ["update", { changes: isRecord, rev: optional(isNumber), ack: optional(isNumber) }],
+    [
+      "update",
+      {
+        changes: isRecord,
+        patches: optional(isPatches),
+        rev: optional(isNumber),
+        ack: optional(isNumber),
+      },
+    ],
     ["result", { id: isNumber }],
     ["error", { id: optional(isNumber), ...FAILURE }],
     ["beat", {}],

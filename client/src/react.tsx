@@ -90,6 +90,28 @@ function withFallback(value: unknown, fallback: unknown): unknown {
   return value === undefined ? fallback : value;
 }
 
+/** What is known of a resource: a value that the server fetches, and fetches anew. */
+export interface Resource<T> {
+  /** What was fetched last, also while something newer is; `null` before that. */
+  readonly value: T | null;
+  readonly isLoading: boolean;
+  /** Why the last attempt failed; `null` if it did not. */
+  readonly error: ResourceError | null;
+}
+
+export interface ResourceError {
+  readonly message: string;
+  /** What finds the error in the server's log. */
+  readonly errorId: string;
+}
+
+const UNKNOWN: Resource<never> = { value: null, isLoading: true, error: null };
+
+/** A server's resource; the component renders when it changes. Loading until the server has spoken. */
+export function useResource<T = unknown>(name: string): Resource<T> {
+  return useSignal<Resource<T>>(name, UNKNOWN);
+}
+
 /** The current status; the component renders when it changes. */
 export function useConnectionStatus(): ConnectionStatus {
   return useStatus((client) => client.status);

@@ -34,6 +34,34 @@ describe("state", () => {
     expect(client.sessionId).toBe("s1");
   });
 
+  test("patches are applied to what is there, with the other changes of their update", () => {
+    const { browser, client } = connect();
+    const socket = browser.welcome({ state: { lines: ["a"], text: "many", count: 0 } });
+    const before = client.get("lines");
+    const heard: unknown[] = [];
+    client.subscribe("lines", () => heard.push([client.get("lines"), client.get("count")]));
+    socket.say({
+      type: "update",
+      changes: { count: 1 },
+      patches: { lines: [["splice", 1, 0, ["b"]]], text: [["append", " words"]] },
+      rev: 2,
+    });
+    expect(heard).toEqual([[["a", "b"], 1]]);
+    expect(client.get("text")).toBe("many words");
+    expect(before).toEqual(["a"]);
+  });
+
+  test("a patch that does not fit is asked after, and nothing of its update is shown", () => {
+    const { browser, client } = connect();
+    const socket = browser.welcome({ state: { text: 7, count: 0 } });
+    const patches = { text: [["append", "!"]] };
+    socket.say({ type: "update", changes: { count: 1 }, patches, rev: 2 });
+    expect(client.get("count")).toBe(0);
+    expect(socket.sent.at(-1)).toEqual({ type: "hello", resume: "t1", rev: 1, patches: true });
+    socket.say(initMessage({ outcome: "rebuilt", state: { text: "7!", count: 1 }, rev: 3 }));
+    expect([client.get("text"), client.get("count")]).toEqual(["7!", 1]);
+  });
+
   test("the old state stays while the connection is sought again", () => {
     const { browser, client } = connect();
     browser.welcome({ state: { count: 7 } }).end(1006);
@@ -85,7 +113,7 @@ describe("revisions", () => {
     const socket = browser.welcome({ state: { a: 1, b: 1 } });
     socket.say({ type: "update", changes: { a: 2 }, rev: 2 });
     socket.say({ type: "update", changes: { b: 4 }, rev: 4 });
-    expect(socket.sent.at(-1)).toEqual({ type: "hello", resume: "t1", rev: 2 });
+    expect(socket.sent.at(-1)).toEqual({ type: "hello", resume: "t1", rev: 2, patches: true });
     socket.say({ type: "update", changes: { b: 5 }, rev: 5 });
     expect(client.get("b")).toBe(1);
     socket.say({
@@ -275,9 +303,9 @@ describe("after a reconnect", () => {
     const { browser } = connect();
     browser.welcome({ token: "t1" }).say({ type: "update", changes: {}, rev: 2 });
     browser.reconnect({ outcome: "resumed", token: "t2", rev: 2 });
-    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", rev: 2 });
+    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", rev: 2, patches: true });
     browser.reconnect();
-    expect(hello(browser)).toEqual({ type: "hello", resume: "t2", rev: 2 });
+    expect(hello(browser)).toEqual({ type: "hello", resume: "t2", rev: 2, patches: true });
   });
 
   test.each(["resumed", "rebuilt"])("%s: what was not accepted is sent again, in order", (kind) => {
@@ -334,7 +362,7 @@ describe("after a reconnect", () => {
     browser.welcome().end(code);
     vi.advanceTimersByTime(250);
     browser.socket.accept();
-    expect(hello(browser)).toEqual({ type: "hello" });
+    expect(hello(browser)).toEqual({ type: "hello", patches: true });
   });
 
   test("1009: the biggest event is given up, the others are sent again", async () => {
@@ -428,7 +456,7 @@ describe("a reloaded page", () => {
     const { client } = connect({}, browser);
     client.send("a");
     browser.welcome({ outcome: "rebuilt", lastEvent: 17, state: { count: 3 } });
-    expect(hello(browser)).toEqual({ type: "hello", resume: "t1" });
+    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", patches: true });
     expect(client.get("count")).toBe(3);
     expect(browser.socket.events).toEqual([[18, "a"]]);
   });
@@ -452,7 +480,7 @@ describe("a reloaded page", () => {
     browser.socket.end(1006);
     vi.advanceTimersByTime(250);
     browser.socket.accept();
-    expect(hello(browser)).toEqual({ type: "hello", resume: "t1" });
+    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", patches: true });
   });
 
   test("duplicated from a living one starts a session of its own", () => {
@@ -460,7 +488,7 @@ describe("a reloaded page", () => {
     browser.welcome({ token: "t1" });
     connect({}, browser);
     browser.socket.accept();
-    expect(hello(browser)).toEqual({ type: "hello" });
+    expect(hello(browser)).toEqual({ type: "hello", patches: true });
     expect([...browser.stored]).toEqual([]);
   });
 
@@ -471,7 +499,7 @@ describe("a reloaded page", () => {
     expect(browser.stored.size).toBe(1);
     browser.page("wake");
     browser.socket.accept();
-    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", rev: 4 });
+    expect(hello(browser)).toEqual({ type: "hello", resume: "t1", rev: 4, patches: true });
     expect(browser.stored.size).toBe(0);
   });
 });

@@ -7,7 +7,7 @@ function open() {
   const statuses: string[] = [];
   const owner: ConnectionOwner = {
     url: () => "ws://server/ws",
-    greeting: () => ({ type: "hello" }),
+    greeting: () => ({ type: "hello", patches: true }),
     received: vi.fn(),
     ended: vi.fn(),
     hiding: vi.fn(),
@@ -41,7 +41,7 @@ describe("connecting", () => {
     expect(browser.socket.subprotocol).toBe("cacao.v1");
     expect(browser.socket.sent).toEqual([]);
     browser.socket.accept();
-    expect(browser.socket.sent).toEqual([{ type: "hello" }]);
+    expect(browser.socket.sent).toEqual([{ type: "hello", patches: true }]);
   });
 
   test("it counts as connected once the state has come", () => {
@@ -205,7 +205,7 @@ describe("heartbeat", () => {
     const { browser } = open();
     const socket = browser.welcome();
     socket.say({ type: "beat" });
-    expect(socket.sent).toEqual([{ type: "hello" }, { type: "beat" }]);
+    expect(socket.sent).toEqual([{ type: "hello", patches: true }, { type: "beat" }]);
   });
 
   test("a server that talks all the time hears of the page twice an interval", () => {
@@ -215,7 +215,11 @@ describe("heartbeat", () => {
       vi.advanceTimersByTime(1_000);
       socket.say({ type: "update", changes: {} });
     }
-    expect(socket.sent).toEqual([{ type: "hello" }, { type: "beat" }, { type: "beat" }]);
+    expect(socket.sent).toEqual([
+      { type: "hello", patches: true },
+      { type: "beat" },
+      { type: "beat" },
+    ]);
   });
 
   test("2.5 intervals of silence mean that the connection is lost", () => {

@@ -48,8 +48,8 @@ describe("golden messages", () => {
 
   test("the client's other messages are written as agreed", () => {
     const messages: ClientMessage[] = [
-      { type: "hello" },
-      { type: "hello", resume: "t0ken-1", rev: 41 },
+      { type: "hello", patches: true },
+      { type: "hello", resume: "t0ken-1", patches: true, rev: 41 },
       { type: "bye" },
       { type: "beat" },
     ];
@@ -82,6 +82,9 @@ test.each([
   '{"type":"update"}',
   '{"type":"update","changes":null}',
   '{"type":"update","changes":{},"ack":"1"}',
+  '{"type":"update","changes":{},"patches":[]}',
+  '{"type":"update","changes":{},"patches":{"a":"append"}}',
+  '{"type":"update","changes":{},"patches":{"a":["append"]}}',
   '{"type":"result","ok":true}',
   '{"type":"result","id":1}',
   '{"type":"result","id":1,"ok":false}',

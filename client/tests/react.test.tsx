@@ -8,6 +8,7 @@ import {
   useConnectionStatus,
   useEvent,
   useIsConnected,
+  useResource,
   useSessionId,
   useSignal,
   useSignalCheckbox,
@@ -134,6 +135,34 @@ describe("useSignal", () => {
       </CacaoProvider>,
     );
     expect(html).toBe("<p>7</p>");
+  });
+});
+
+describe("useResource", () => {
+  function Results() {
+    const { value, isLoading, error } = useResource<string[]>("results");
+    return (
+      <p role="note">
+        {value?.join() ?? "nothing"} {isLoading ? "loading" : "ready"} {error?.errorId}
+      </p>
+    );
+  }
+  const shown = () => screen.getByRole("note").textContent?.trim();
+
+  test("it is loading until the server has spoken, and keeps its value while it loads", () => {
+    show(<Results />);
+    expect(shown()).toBe("nothing loading");
+    change({ results: { value: ["a", "b"], isLoading: false, error: null } });
+    expect(shown()).toBe("a,b ready");
+    change({ results: { value: ["a", "b"], isLoading: true, error: null } });
+    expect(shown()).toBe("a,b loading");
+  });
+
+  test("an error stands beside the last value", () => {
+    show(<Results />, { results: { value: ["a"], isLoading: false, error: null } });
+    const error = { message: "resource 'results' failed", errorId: "8a0c" };
+    change({ results: { value: ["a"], isLoading: false, error } });
+    expect(shown()).toBe("a ready 8a0c");
   });
 });
 
