@@ -177,11 +177,10 @@ def _first_message(error: Exception) -> str:
 
 
 def _peer(scope: Message) -> Peer:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     client = scope.get("client")
     return Peer(
         address=str(client[0]) if client else "",
         path=scope["path"],
         query=scope.get("query_string", b"").decode("latin-1"),
-        headers=headers,
+        raw_headers=scope["headers"],
     )

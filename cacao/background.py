@@ -1,8 +1,8 @@
 """What runs in one session beside its events: background tasks, timers, effects, hooks.
 
-How it works. A session has two nurseries, by what becomes of a task when the user leaves: `cancel`
-ends then, and nothing starts in it any more; `finish` has some seconds left. All that the author
-has declared for every session runs in the first.
+How it works. A task runs in the session's nursery. When the user leaves, it is cancelled, or, if it
+was started to `finish`, it has some seconds left. All that the author has declared for every
+session is of the first kind.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import trio
 
 from cacao.async_effect import run_async_effect
-from cacao.errors import DeclarationError, SessionEndedError
+from cacao.errors import DeclarationError
 from cacao.lifetimes import keep_time
 from cacao.options import check_on_leave
 from cacao.reactive import Effect, set_current_session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from cacao.lifetimes import Job, Lifetimes, Moment
-    from cacao.options import OnLeave
+    from cacao.options import OnLeave, StartSoon
     from cacao.store import Store
 
 __all__ = ["Background"]
@@ -36,24 +36,24 @@ class Background:
 
     Args:
         session: What they get.
-        nurseries: Where they run, by what becomes of them when the user leaves; the open ones.
+        starter: Gives what starts a task, by what becomes of it when the user leaves.
         lifetimes: What the author has declared.
         hook_timeout: Seconds that the hooks of an end may take together.
         failed: Told where, and what was raised; gives the error's id.
     """
 
-    __slots__ = ("_failed", "_hook_timeout", "_lifetimes", "_nurseries", "_session")
+    __slots__ = ("_failed", "_hook_timeout", "_lifetimes", "_session", "_starter")
 
     def __init__(
         self,
         session: Store,
-        nurseries: Mapping[OnLeave, trio.Nursery],
+        starter: Callable[[OnLeave], StartSoon],
         lifetimes: Lifetimes,
         hook_timeout: float,
         failed: Callable[[str, Exception], str],
     ) -> None:
         self._session = session
-        self._nurseries = nurseries
+        self._starter = starter
         self._lifetimes = lifetimes
         self._hook_timeout = hook_timeout
         self._failed = failed
@@ -69,16 +69,11 @@ class Background:
         label = name or getattr(function, "__name__", type(function).__name__)
         where = f"background task {label!r}"
         check_on_leave(on_leave, where)
-        nursery = self._nurseries.get(on_leave)
-        if nursery is None:
-            raise SessionEndedError(
-                f"{where} cannot start any more, its user has left; start it before, "
-                "or with on_leave='finish'"
-            )
+        start_soon = self._starter(on_leave)
         coroutine = function(*args)
         if not inspect.isawaitable(coroutine):
             raise DeclarationError(f"{where} is {function!r}; give an async function")
-        nursery.start_soon(self._run, coroutine, where, name=where)
+        start_soon(self._run, coroutine, where, name=where)
 
     def start_declared(self) -> None:
         """Start the timers, effects and resources that every session has."""
@@ -113,7 +108,7 @@ class Background:
         self._failed(where, TimeoutError(f"{where} took more than {seconds:g} s and was cut off"))
 
     def _start(self, name: str, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        self._nurseries["cancel"].start_soon(function, *args, name=name)
+        self._starter("cancel")(function, *args, name=name)
 
     async def _run(self, coroutine: Awaitable[object], where: str) -> None:
         set_current_session(self._session)  # it may have been started by another one's task

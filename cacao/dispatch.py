@@ -25,10 +25,10 @@ from cacao.protocol import ErrorCode, shorten
 from cacao.threads import ThreadSession, run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable
 
     from cacao.events import Declared, Events, Handler
-    from cacao.options import OnLeave
+    from cacao.options import OnLeave, StartSoon
     from cacao.protocol import Event
     from cacao.store import Store
 
@@ -42,7 +42,7 @@ class Dispatch:
 
     Args:
         session: What handlers get.
-        nurseries: Where they run, by what becomes of them when the user leaves; the open ones.
+        starter: Gives what starts a task, by what becomes of it when the user leaves.
         events: What answers events.
         threads: The pool for handlers that run in threads; None for trio's own.
         settle: Told once of each event how it has ended: None, or what was raised.
@@ -56,10 +56,10 @@ class Dispatch:
         "_before",
         "_events",
         "_lanes",
-        "_nurseries",
         "_report",
         "_session",
         "_settle",
+        "_starter",
         "_threads",
         "under_way",
     )
@@ -67,7 +67,7 @@ class Dispatch:
     def __init__(
         self,
         session: Store,
-        nurseries: Mapping[OnLeave, trio.Nursery],
+        starter: Callable[[OnLeave], StartSoon],
         events: Events,
         threads: trio.CapacityLimiter | None,
         settle: Callable[[Event, Exception | None], None],
@@ -75,7 +75,7 @@ class Dispatch:
     ) -> None:
         self.under_way = 0
         self._session = session
-        self._nurseries = nurseries
+        self._starter = starter
         self._events = events
         self._threads = threads
         self._settle = settle
@@ -130,7 +130,7 @@ class Dispatch:
 
     def _start_task(self, on_leave: OnLeave, event: Event, context: Context, run: _Run) -> None:
         # In the reader's context: what another handler has set in its own is not for this one.
-        start_soon = self._nurseries[on_leave].start_soon
+        start_soon = self._starter(on_leave)
         context.run(partial(start_soon, self._take_turn, event, run, name=f"event {event.name}"))
 
     async def _take_turn(self, event: Event, run: _Run) -> None:
@@ -190,7 +190,7 @@ class Dispatch:
         self.under_way += 1
         before, passed = self._before, trio.Event()
         self._before = passed
-        self._nurseries[declared.on_leave].start_soon(
+        self._starter(declared.on_leave)(
             self._pass, declared, event, before, passed, name=f"event {event.name}"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -11,13 +12,16 @@ from cacao.errors import DeclarationError
 from cacao.lanes import CONCURRENCIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Hashable, Iterable
 
     from cacao.lanes import Concurrency
 
-__all__ = ["HandlerOptions", "OnLeave", "Options", "check_on_leave", "read_options"]
+__all__ = ["HandlerOptions", "OnLeave", "Options", "StartSoon", "check_on_leave", "read_options"]
 
 OnLeave = Literal["cancel", "finish"]
+
+StartSoon = Callable[..., None]
+"""Starts an async function with its arguments, and `name=`, as `Nursery.start_soon` does."""
 
 
 class HandlerOptions(TypedDict, total=False):

@@ -222,5 +222,7 @@ async def open_runtime(
                 yield runtime
             finally:
                 unsubscribe()
+                for session in runtime.sessions.values():
+                    session.stop_finishing()
                 nursery.cancel_scope.cancel()
         jobs.cancel_scope.cancel()  # sessions may lean on them to their last hook

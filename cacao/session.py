@@ -20,7 +20,7 @@ brought the connection, and hands each event to the session's nursery.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
@@ -34,6 +34,7 @@ from cacao.errors import (
     SessionEndedError,
 )
 from cacao.events import Events
+from cacao.finishing import Finishing
 from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.outbox import Outbox
@@ -55,10 +56,10 @@ from cacao.reactive import set_current_session
 from cacao.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
-    from cacao.options import OnLeave
+    from cacao.options import OnLeave, StartSoon
     from cacao.protocol import Outcome
     from cacao.registry import Declaration, Registry
 
@@ -75,13 +76,18 @@ class Peer:
         address: The client's address as the server saw it; empty in memory.
         path: The path asked for.
         query: The query string, undecoded.
-        headers: By lower-case name; of a repeated header the last value.
+        raw_headers: Names and values in the order they came, names in lower case.
     """
 
     address: str = ""
     path: str = "/ws"
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    raw_headers: Sequence[tuple[bytes, bytes]] = ()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by lower-case name; of a repeated header the last value."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
 
 
 class Connection(Protocol):
@@ -157,13 +163,14 @@ class Session(Store):
         "_dispatch",
         "_error_sink",
         "_events",
+        "_finishing",
         "_heard_at",
         "_is_closed",
         "_is_sending",
         "_is_urgent",
         "_lifetimes",
         "_limits",
-        "_nurseries",
+        "_nursery",
         "_outbox",
         "_pace",
         "_reading",
@@ -202,7 +209,8 @@ class Session(Store):
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
         self._connection: Connection | None = None
-        self._nurseries: dict[OnLeave, trio.Nursery] = {}
+        self._nursery: trio.Nursery | None = None  # None before the session, and once it is left
+        self._finishing: Finishing | None = None
         self._reading: trio.CancelScope | None = None
         self._closing: tuple[int, str] = (CloseCode.NORMAL, "")
         self._is_closed = False
@@ -232,7 +240,7 @@ class Session(Store):
         self.wake = self._work.set
         self.on_error = self._value_failed
         background = self._background = Background(
-            self, self._nurseries, self._lifetimes, self._limits.hook_timeout, self._failed
+            self, self._starter, self._lifetimes, self._limits.hook_timeout, self._failed
         )
         try:
             await self._live(background)
@@ -242,18 +250,19 @@ class Session(Store):
     async def _live(self, background: Background) -> None:
         """Run all there is to run: until the user leaves, and what finishes a while longer."""
         seconds = self._limits.finish_timeout
-        async with trio.open_nursery() as self._nurseries["finish"]:
-            try:
-                async with trio.open_nursery() as self._nurseries["cancel"]:
+        try:
+            async with trio.open_nursery() as self._nursery:
+                try:
                     await self._begin(background)
                     await self._flush()
-            except Exception as error:  # noqa: BLE001 - reported; what finishes must not hear of it
-                self._failed("session", error)
-            finally:
-                self._leave()
-            finishing = self._nurseries["finish"].cancel_scope
-            finishing.deadline = trio.current_time() + seconds
-        if finishing.cancelled_caught:
+                except Exception:
+                    self._closing = CloseCode.INTERNAL, "internal error"
+                    raise
+                finally:
+                    self._leave(trio.current_time() + seconds)
+        except Exception as error:  # noqa: BLE001 - the author's code, beside a cancellation
+            self._failed("session", error)
+        if self._finishing is not None and self._finishing.was_cut:
             background.was_cut("what was to finish after leaving", seconds)
 
     async def _begin(self, background: Background) -> None:
@@ -264,10 +273,11 @@ class Session(Store):
         background.start_declared()
         self._started.set()
 
-    def _leave(self) -> None:
-        """Take no more events, and let the connection go."""
-        del self._nurseries["cancel"]
-        self._dispatch = None
+    def _leave(self, finish_by: float) -> None:
+        """Take no more events, let the connection go, and give what finishes its last seconds."""
+        self._nursery = self._dispatch = None
+        if self._finishing is not None:
+            self._finishing.finish_by(finish_by)
         self._started.set()
         self._stop_reading(*self._closing)
 
@@ -277,14 +287,26 @@ class Session(Store):
             with trio.CancelScope(shield=True):
                 await self._detached.wait()
         await background.run_last_hooks("on_session_end")
-        self._background = None
-        self._nurseries.clear()
+        self._background = self._finishing = None
+        self._is_closed = True
         super().close()
 
     def _open_dispatch(self) -> Dispatch:
         events = self._events or Events()
         settle, report = self._settle, self._report_failure
-        return Dispatch(self, self._nurseries, events, self._threads, settle, report)
+        return Dispatch(self, self._starter, events, self._threads, settle, report)
+
+    def _starter(self, on_leave: OnLeave) -> StartSoon:
+        """Give what starts a task in this session, by what becomes of it when the user leaves."""
+        if on_leave == "finish" and self._finishing is None and self._nursery is not None:
+            self._finishing = Finishing(self._nursery)
+        where = self._nursery if on_leave == "cancel" else self._finishing
+        if where is None:
+            raise SessionEndedError(
+                f"nothing can start any more in session {self.id!r}, its user has left; "
+                "start it before, and with on_leave='finish' if it is to go on"
+            )
+        return where.start_soon
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End this session: its handlers are cancelled, its connection is closed.
@@ -294,11 +316,16 @@ class Session(Store):
             reason: A short text for it.
         """
         self._closing = code, reason
-        if "cancel" in self._nurseries:
-            self._nurseries["cancel"].cancel_scope.cancel()
-        elif not self._nurseries:
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+        elif self._background is None:
             self._is_closed = True
             super().close()
+
+    def stop_finishing(self) -> None:
+        """Cut off what goes on after the user has left: the run of the app ends."""
+        if self._finishing is not None:
+            self._finishing.stop()
 
     def start_soon(
         self,

@@ -644,6 +644,25 @@ async def test_a_run_that_drains_closes_its_pages_and_takes_no_more(
         assert late.messages == []
 
 
+async def test_a_session_that_breaks_ends_alone_and_is_reported(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live(Counter().app) as running:
+        bystander = await running.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "_flush", _break)
+            patch.setattr(Session, "_end", _break)
+            page = await running.open()
+        assert page.close_code == 1011
+        assert [report.where for report in running.errors] == ["session", "session"]
+        await bystander.event("increment")
+        assert bystander.messages[-1]["changes"]["count"] == 1
+
+
+async def _break(*_: object) -> None:
+    raise RuntimeError("a bug of ours")
+
+
 async def test_a_handler_knows_its_session_without_being_told(autojump_clock: object) -> None:
     counter = Counter()
     seen: list[int] = []
