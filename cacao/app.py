@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.pages import make_quart
 from cacao.registry import Place, Registry, claim_registry
-from cacao.runtime import Runtime, open_runtime
+from cacao.runtime import Runtime, open_runtime, report_error
+from cacao.session import ErrorReport
 from cacao.watchdog import watch_for_blocking
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from cacao.options import HandlerOptions
     from cacao.reactive import Signal
     from cacao.resource import Resource
-    from cacao.session import ErrorReport
 
 __all__ = ["App"]
 
@@ -306,12 +307,17 @@ class App:
     @cached_property
     def quart(self) -> QuartTrio:
         """The Quart app that answers plain HTTP; add routes of your own to it."""
-        return make_quart(self._static_folder)
+        return make_quart(self._static_folder, self._report)
 
     @cached_property
     def asgi(self) -> ASGIApp:
         """The ASGI application, for any server: `asgi = app.asgi`, `hypercorn app:asgi`."""
-        return host_anywhere(Edge(self._serve, self.quart))
+        return host_anywhere(Edge(self._serve, self.quart, self._report))
+
+    def _report(self, where: str, error: Exception) -> None:
+        """Report what was raised by the author's code outside of every session."""
+        report = ErrorReport(error, where, "", None, secrets.token_hex(6))
+        report_error(report, self._error_sinks)
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[Runtime]:

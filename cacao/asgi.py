@@ -10,7 +10,6 @@ sessions work, but none outlives its connection.
 
 from __future__ import annotations
 
-import logging
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,6 @@ __all__ = ["Edge"]
 
 WEBSOCKET_PATH = "/ws"
 
-_log = logging.getLogger("cacao")
-
 
 class Edge:
     """The ASGI application.
@@ -46,13 +43,18 @@ class Edge:
     Args:
         open_runtime: Opens a run of the app.
         quart: Answers all HTTP.
+        report: Told of what the lifespan raises: where, and what.
     """
 
     def __init__(
-        self, open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]], quart: QuartTrio
+        self,
+        open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]],
+        quart: QuartTrio,
+        report: Callable[[str, Exception], object],
     ) -> None:
         self._open_runtime = open_runtime
         self._quart = quart
+        self._report = report
         self._runtime: Runtime | None = None
         hear_of_shutdown(self)
 
@@ -91,8 +93,8 @@ class Edge:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # lifespan.shutdown
                 phase = "shutdown"
-        except Exception as error:  # noqa: BLE001 - logged, and told to the server
-            _log.exception("%s failed", phase)
+        except Exception as error:  # noqa: BLE001 - reported, and told to the server
+            self._report(f"lifespan {phase}", error)
             await send({"type": f"lifespan.{phase}.failed", "message": _first_message(error)})
         else:
             await send({"type": "lifespan.shutdown.complete"})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from quart import Response, send_from_directory
+from quart import Response, has_request_context, request, send_from_directory
 from quart_trio import QuartTrio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["make_quart"]
@@ -18,14 +19,27 @@ _HASHED = "assets/"
 _YEAR = 365 * 24 * 3600
 
 
-def make_quart(static_folder: Path | None) -> QuartTrio:
+class _Site(QuartTrio):
+    """A Quart app that reports what its routes raise as all other code of the author's does."""
+
+    def __init__(self, report: Callable[[str, Exception], object]) -> None:
+        super().__init__("cacao", static_folder=None)
+        self._report = report
+
+    def log_exception(self, exception_info: Any) -> None:
+        if has_request_context():  # the lifespan's are reported by whoever drives it
+            self._report(f"route {request.method} {request.path}", exception_info[1])
+
+
+def make_quart(static_folder: Path | None, report: Callable[[str, Exception], object]) -> QuartTrio:
     """Make the HTTP side of an app.
 
     Args:
         static_folder: Built files, of which `index.html` is the page at `/`; None for a page that
             says how to get one.
+        report: Told of what a route raises: where, and what. The client gets a 500 without it.
     """
-    quart = QuartTrio("cacao", static_folder=None)
+    quart = _Site(report)
     quart.config["SEND_FILE_MAX_AGE_DEFAULT"] = None
 
     @quart.get("/health")

@@ -415,7 +415,8 @@ class Effect(Declaration):
         self._fn: Callable[..., object] = fn
         if (reader := computed_above()) is not None:
             raise ReactiveError(
-                f"computed signal {name_of(reader)!r} creates the effect {self.label!r}; "
+                f"computed signal {name_of(reader)!r} creates the effect {self.label!r} "
+                f"at {self.place}; "
                 "a computed signal must be pure, create the effect outside of it"
             )
         _refuse_async(fn, self.label)
@@ -428,8 +429,8 @@ class Effect(Declaration):
 
     @property
     def label(self) -> str:
-        """What error messages call it: its function's name."""
-        return f"{getattr(self._fn, '__qualname__', type(self._fn).__name__)} at {self.place}"
+        """What error messages call it: its function's name. A client may be told."""
+        return getattr(self._fn, "__qualname__", type(self._fn).__name__)
 
     def dispose(self) -> None:
         """End it; a run that is under way goes to its end. Doing it again does nothing."""

@@ -29,7 +29,7 @@ from cacao.protocol import (
 from cacao.session import ErrorReport, Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from cacao.events import Events
     from cacao.lifetimes import Job, Lifetimes
@@ -37,11 +37,32 @@ if TYPE_CHECKING:
     from cacao.registry import Declaration, Registry
     from cacao.session import Connection
 
-__all__ = ["Runtime", "open_runtime"]
+__all__ = ["Runtime", "open_runtime", "report_error"]
 
 _RESTART = CloseCode.RESTART, "server is restarting"
 
 _log = logging.getLogger("cacao")
+
+
+def report_error(report: ErrorReport, sinks: Iterable[Callable[[ErrorReport], None]]) -> None:
+    """Write an error of the author's code to the log, and tell the sinks; never raises."""
+    _log.error(
+        "%s failed (error %s, session %s)",
+        report.where,
+        report.error_id,
+        report.session_id or "none",
+        exc_info=report.error,
+        extra={
+            "session_id": report.session_id,
+            "event": report.event,
+            "error_id": report.error_id,
+        },
+    )
+    for sink in sinks:
+        try:
+            sink(report)
+        except Exception:  # noqa: BLE001 - logged; the other sinks must hear of the error
+            _log.exception("%r, told of error %s, failed", sink, report.error_id)
 
 
 class Runtime:
@@ -124,23 +145,7 @@ class Runtime:
 
     def report(self, report: ErrorReport) -> None:
         """Write an error of the author's code to the log, and tell all who asked to know."""
-        _log.error(
-            "%s failed (error %s, session %s)",
-            report.where,
-            report.error_id,
-            report.session_id or "none",
-            exc_info=report.error,
-            extra={
-                "session_id": report.session_id,
-                "event": report.event,
-                "error_id": report.error_id,
-            },
-        )
-        for sink in self._error_sinks:
-            try:
-                sink(report)
-            except Exception:  # noqa: BLE001 - logged; the other sinks must hear of the error
-                _log.exception("%r, told of error %s, failed", sink, report.error_id)
+        report_error(report, self._error_sinks)
 
     async def _own(self, session: Session) -> None:
         """Run a session. What goes wrong in it ends that session and no other."""

@@ -265,7 +265,8 @@ class Store:
             effect._node.state = CLEAN  # the next change from outside may start it again
             self._report(
                 EffectLoopError(
-                    f"{effect.label} still triggers itself after {MAX_ROUNDS} rounds; "
+                    f"{effect.label} at {effect.place} still triggers itself "
+                    f"after {MAX_ROUNDS} rounds; "
                     "read what it writes with peek(), or write it only when it differs"
                 ),
                 effect,

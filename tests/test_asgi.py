@@ -58,7 +58,7 @@ def counter() -> App:
 
 
 def edge_of(app: App) -> Edge:
-    return Edge(app.runtime, app.quart)
+    return Edge(app.runtime, app.quart, app._report)
 
 
 def websocket(path: str = "/ws", **more: Any) -> Message:
@@ -262,6 +262,10 @@ async def test_a_handler_can_look_at_who_connected() -> None:
     assert seen == [("10.1.2.3", "tab=2", "a=1")]
 
 
+def nobody(where: str, error: Exception) -> None:
+    raise AssertionError(where) from error
+
+
 # --- Plain HTTP --------------------------------------------------------------------------------
 
 
@@ -275,7 +279,7 @@ def site(tmp_path: Path) -> Path:
 
 
 async def test_the_page_and_its_files_are_served(site: Path) -> None:
-    client = make_quart(site).test_client()
+    client = make_quart(site, nobody).test_client()
     page = await client.get("/")
     assert (page.status_code, await page.get_data(as_text=True)) == (200, "<h1>hi</h1>")
     assert page.headers["cache-control"] == "public, no-cache"
@@ -285,7 +289,7 @@ async def test_the_page_and_its_files_are_served(site: Path) -> None:
 
 
 async def test_an_unchanged_file_is_not_sent_again(site: Path) -> None:
-    client = make_quart(site).test_client()
+    client = make_quart(site, nobody).test_client()
     first = await client.get("/")
     again = await client.get("/", headers={"if-none-match": first.headers["etag"]})
     assert again.status_code == 304
@@ -293,23 +297,23 @@ async def test_an_unchanged_file_is_not_sent_again(site: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/nope.js", "/../secret.txt", "/%2e%2e/secret.txt", "/assets"])
 async def test_nothing_outside_the_folder_is_served(site: Path, path: str) -> None:
-    response = await make_quart(site).test_client().get(path)
+    response = await make_quart(site, nobody).test_client().get(path)
     assert response.status_code == 404
     assert "secret" not in await response.get_data(as_text=True)
 
 
 async def test_an_app_without_page_says_how_to_get_one(tmp_path: Path) -> None:
-    none = await make_quart(None).test_client().get("/")
+    none = await make_quart(None, nobody).test_client().get("/")
     assert (none.status_code, 'static_folder="page/dist"' in await none.get_data(as_text=True)) == (
         404,
         True,
     )
-    unbuilt = await make_quart(tmp_path / "dist").test_client().get("/")
+    unbuilt = await make_quart(tmp_path / "dist", nobody).test_client().get("/")
     assert "build the page first" in await unbuilt.get_data(as_text=True)
 
 
 async def test_health_answers(site: Path) -> None:
-    response = await make_quart(site).test_client().get("/health")
+    response = await make_quart(site, nobody).test_client().get("/health")
     assert await response.get_json() == {"status": "ok"}
 
 

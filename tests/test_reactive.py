@@ -487,7 +487,7 @@ def test_an_interrupted_first_run_leaves_no_effect(session: Store) -> None:
 
 def test_an_effect_cannot_be_created_in_a_computed(session: Store) -> None:
     bad = Computed(lambda s: Effect(print, s), name="bad")
-    with pytest.raises(ReactiveError, match="'bad' creates the effect 'print at"):
+    with pytest.raises(ReactiveError, match="'bad' creates the effect 'print' at "):
         bad.get(session)
 
 

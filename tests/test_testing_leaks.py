@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 
@@ -74,3 +76,25 @@ def test_every_leak_is_told() -> None:
     with pytest.raises(LeakError) as caught:
         client.close()
     assert len(caught.value.leaks) == 2
+
+
+def test_a_thread_that_notices_that_its_user_has_left_is_no_leak() -> None:
+    app = App()
+    ended: list[bool] = []
+
+    def work() -> None:
+        try:
+            while True:
+                time.sleep(0.002)
+                trio.from_thread.check_cancelled()
+        finally:
+            ended.append(True)
+
+    @app.on("go")
+    async def go() -> None:
+        await trio.to_thread.run_sync(work)
+
+    client = TestClient(app)
+    client.send("go")
+    client.close()
+    assert ended == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -9,10 +10,11 @@ import trio
 from cacao.app import App
 from cacao.testing.leaks import LeakError, find_leaked_tasks, tasks_of_app
 from cacao.testing.line import Line
+from cacao.testing.tasks import needs_real_time, tasks_below
 from cacao.testing.unread import UnreadErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cacao.runtime import Runtime
     from cacao.testing.memory import MemoryConnection
@@ -21,6 +23,9 @@ __all__ = ["Stage"]
 
 # Virtual seconds that the work of users who have left may take to end.
 _PATIENCE = 150.0
+# Real seconds that threads may take to notice that they are to end, and between two looks at them.
+_REAL_PATIENCE = 5.0
+_POLL = 0.001
 
 
 class Stage:
@@ -109,19 +114,24 @@ class Stage:
         """
         for line in self._lines:
             line.leave()
-        yield 0
-        waited = 0.0
-        while self._runtime.sessions and waited < _PATIENCE:
-            waited += 1.0
-            yield 1.0
+        yield from self._wait_while(lambda: bool(self._runtime.sessions))
         leaks = find_leaked_tasks(self._task, self._baseline)
         self.end()
-        yield 0
-        while self._is_running and waited < 2 * _PATIENCE:
-            waited += 1.0
-            yield 1.0
+        yield from self._wait_while(lambda: self._is_running)
         if self._is_running:
             leaks |= find_leaked_tasks(self._task, self._baseline)
         if leaks:
             self.unread.add(LeakError(leaks.values()))
         self.unread.raise_unread()
+
+    def _wait_while(self, condition: Callable[[], bool]) -> Iterator[float]:
+        """Let virtual time pass while something holds; real time as well, for threads to end."""
+        yield 0
+        waited, give_up = 0.0, time.monotonic() + _REAL_PATIENCE
+        while condition() and waited < _PATIENCE:
+            if time.monotonic() < give_up and any(map(needs_real_time, tasks_below(self._task))):
+                time.sleep(_POLL)
+                yield 0
+            else:
+                waited += 1.0
+                yield 1.0

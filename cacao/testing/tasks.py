@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cacao.errands import Errand
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["describe_task", "system_tasks", "tasks_below"]
+__all__ = ["describe_task", "needs_real_time", "system_tasks", "tasks_below"]
 
+_WAITS_FOR_THREADS = {trio.to_thread.run_sync.__code__, Errand.result.__code__}
 _TRIO = str(Path(trio.__file__).parent)
 
 
@@ -23,6 +26,11 @@ def describe_task(task: trio.lowlevel.Task) -> str:
         if not _is_trio(frame):
             place = f"{frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
     return f"task {task.name!r} at {place}"
+
+
+def needs_real_time(task: trio.lowlevel.Task) -> bool:
+    """Tell whether a task waits for a thread, or for asyncio in one, which no clock can hurry."""
+    return any(frame.f_code in _WAITS_FOR_THREADS for frame, _ in task.iter_await_frames())
 
 
 def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
