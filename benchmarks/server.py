@@ -3,8 +3,8 @@
 Round trips: one page sends `increment` and waits for the update, again and again. Throughput: 50
 pages do so at once. The echo sends the same event back. Short rounds of the two take turns and are
 compared pair by pair. At the end 1,000 pages are opened and left idle: how fast, and what each
-costs in memory. The servers run on one processor, the client on another, where there are two. Read the
-ratios.
+costs in memory. The servers run on one processor, the client on another, where there are two. Read
+the ratios.
 
 Run: `python benchmarks/server.py`
 """
