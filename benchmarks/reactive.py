@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import reaktiv  # type: ignore[import-untyped]  # ships no types
+import reaktiv
 
 from cacao.reactive import Computed, Signal, Store
 

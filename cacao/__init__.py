@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SessionEndedError,
         WriteInComputedError,
     )
+    from cacao.events import EventDescription
     from cacao.hosting import from_asyncio
     from cacao.limits import Limits
     from cacao.reactive import Computed, Effect, Signal, batch, untracked
@@ -44,6 +45,7 @@ __all__ = [
     "Effect",
     "EffectLoopError",
     "ErrorReport",
+    "EventDescription",
     "HostingError",
     "Limits",
     "ListSignal",
@@ -70,6 +72,7 @@ _MODULES = (
     "limits",
     "reactive",
     "threads",
+    "events",
     "streams",
     "resource",
     "session",
