@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import streamlit as st  # type: ignore[import-not-found]  # it is installed elsewhere
+import streamlit as st
 from query_log import log_queries
 
 sys.path.append(str(Path(__file__).parent.parent / "examples" / "search"))
