@@ -17,7 +17,7 @@ PAGES := $(wildcard examples/*/page)
 # Every branch of these is covered by a test.
 CORE := errors limits protocol equality registry graph store reactive items streams pace \
   async_effect resource payloads lanes options middleware threads events dispatch lifetimes \
-  background finishing outbox session runtime errands turns hosting shutdown watchdog asgi
+  background finishing outbox session runtime errands turns hosting shutdown watchdog origins asgi
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 
 .PHONY: run test test-client test-python lint format bench docs clean chromium

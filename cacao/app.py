@@ -23,7 +23,7 @@ from cacao.session import ErrorReport
 from cacao.watchdog import watch_for_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from quart_trio import QuartTrio
@@ -54,6 +54,8 @@ class App:
         static_folder: The page's built files, served at `/`; relative to the file that makes
             the App.
         limits: How much one client may ask; see `Limits`.
+        allowed_origins: Whose pages may connect besides those that this host serves, such as
+            "https://example.com"; "*" for all. Others are refused with HTTP 403.
         debug: Whether this is a developer's machine: then code that blocks the loop for more than
             0.1 s is named in the log.
         watch_blocking: The same with another number of seconds, for any machine.
@@ -69,6 +71,7 @@ class App:
         registry: Registry | None = None,
         static_folder: str | Path | None = None,
         limits: Limits | None = None,
+        allowed_origins: Collection[str] = (),
         debug: bool = False,
         watch_blocking: float | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class App:
         self._blocking_threshold = watch_blocking or (_DEBUG_THRESHOLD if debug else None)
         self._events = Events()
         self._lifetimes = Lifetimes()
+        self._allowed_origins = tuple(allowed_origins)
         self._error_sinks: list[Callable[[ErrorReport], None]] = []
 
     # --- Declaring -----------------------------------------------------------------------------
@@ -312,7 +316,8 @@ class App:
     @cached_property
     def asgi(self) -> ASGIApp:
         """The ASGI application, for any server: `asgi = app.asgi`, `hypercorn app:asgi`."""
-        return host_anywhere(Edge(self._serve, self.quart, self._report))
+        edge = Edge(self._serve, self.quart, self._report, self._allowed_origins)
+        return host_anywhere(edge)
 
     def _report(self, where: str, error: Exception) -> None:
         """Report what was raised by the author's code outside of every session."""

@@ -10,18 +10,20 @@ sessions work, but none outlives its connection.
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from cacao.errors import ConnectionClosed
+from cacao.origins import is_allowed_origin
 from cacao.protocol import SUBPROTOCOL, CloseCode
 from cacao.session import Peer
 from cacao.shutdown import hear_of_shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping
     from contextlib import AbstractAsyncContextManager
 
     from quart_trio import QuartTrio
@@ -36,6 +38,8 @@ __all__ = ["Edge"]
 
 WEBSOCKET_PATH = "/ws"
 
+_log = logging.getLogger("cacao")
+
 
 class Edge:
     """The ASGI application.
@@ -44,6 +48,7 @@ class Edge:
         open_runtime: Opens a run of the app.
         quart: Answers all HTTP.
         report: Told of what the lifespan raises: where, and what.
+        allowed_origins: Whose pages may connect besides those of this host.
     """
 
     def __init__(
@@ -51,10 +56,12 @@ class Edge:
         open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]],
         quart: QuartTrio,
         report: Callable[[str, Exception], object],
+        allowed_origins: Collection[str] = (),
     ) -> None:
         self._open_runtime = open_runtime
         self._quart = quart
         self._report = report
+        self._allowed_origins = allowed_origins
         self._runtime: Runtime | None = None
         hear_of_shutdown(self)
 
@@ -74,7 +81,7 @@ class Edge:
 
     async def _serve_websocket(self, scope: Message, receive: Receive, send: Send) -> None:
         connection = WebSocketConnection(scope, receive, send)
-        if scope["path"] != WEBSOCKET_PATH:
+        if scope["path"] != WEBSOCKET_PATH or not self._is_welcome(scope):
             await connection.refuse()
             return
         await connection.accept()
@@ -83,6 +90,19 @@ class Edge:
         else:
             async with self._open_runtime() as runtime:
                 await runtime.serve(connection)
+
+    def _is_welcome(self, scope: Message) -> bool:
+        headers = scope["headers"]
+        is_secure = scope.get("scheme") == "wss"
+        if is_allowed_origin(headers, is_secure=is_secure, allowed=self._allowed_origins):
+            return True
+        asked = {name: value for name, value in headers if name in {b"origin", b"host"}}
+        _log.warning(
+            "refused a page of origin %r at host %r; if it is yours: App(allowed_origins=[...])",
+            asked.get(b"origin"),
+            asked.get(b"host"),
+        )
+        return False
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Hold the runtime and quart's own lifespan open between startup and shutdown."""

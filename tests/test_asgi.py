@@ -168,6 +168,24 @@ async def test_a_websocket_elsewhere_is_refused() -> None:
         assert server.answers == [{"type": "websocket.close"}]
 
 
+async def test_a_page_of_another_host_is_refused_and_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    headers = [(b"host", b"localhost:8000"), (b"origin", b"http://evil.com")]
+    scope = {**websocket(), "headers": headers}
+    async with connected(edge_of(counter()), Server(scope)) as server:
+        assert server.answers == [{"type": "websocket.close"}]
+    assert "http://evil.com" in caplog.text
+
+
+async def test_the_pages_of_a_listed_host_are_let_in() -> None:
+    headers = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:5173")]
+    app = counter()
+    edge = Edge(app.runtime, app.quart, app._report, ["http://localhost:5173"])
+    async with connected(edge, Server({**websocket(), "headers": headers})) as server:
+        assert server.answers[0]["type"] == "websocket.accept"
+
+
 async def test_a_binary_message_closes_with_1003() -> None:
     async with connected(edge_of(counter()), Server(websocket())) as server:
         server.tell.send_nowait({"type": "websocket.receive", "bytes": b"x", "text": None})

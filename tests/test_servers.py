@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import signal
 import subprocess
@@ -150,6 +152,27 @@ async def test_what_ends_a_connection_ends_only_that_one_under(
                 assert caught.value.reason.code == code
             await send(bystander, {"type": "event", "name": "increment"})
             assert (await receive(bystander))["changes"]["count"] == 1
+
+
+@pytest.mark.parametrize("name", ["hypercorn", "hypercorn -k trio", "uvicorn"])
+def test_a_page_of_another_host_gets_403_under(name: str) -> None:
+    with served(COMMANDS[name], cwd=COUNTER) as server:
+        assert handshake_status(server, f"http://127.0.0.1:{server.port}") == 101
+        assert handshake_status(server, "http://evil.com") == 403
+
+
+def handshake_status(server: Server, origin: str) -> int:
+    headers = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Origin": origin,
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/ws", headers=headers)
+        return connection.getresponse().status
 
 
 def test_python_app_py_serves_on_port_8000(tmp_path: Path) -> None:
