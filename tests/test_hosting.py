@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from cacao.errors import HostingError
-from cacao.hosting import ASGIApp, Message, Receive, Scope, Send, TrioASGI, host
+from cacao.hosting import ASGIApp, Message, Receive, Scope, Send, TrioASGI, _outlast, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -1062,3 +1062,14 @@ async def test_a_finished_call_leaves_no_garbage() -> None:
     finally:
         gc.enable()
     await stop(lifespan)
+
+
+@on_asyncio
+async def test_a_call_that_ends_in_the_moment_it_is_cancelled_ends_once() -> None:
+    end = asyncio.get_running_loop().create_future()
+    waiting = asyncio.get_running_loop().create_task(_outlast(end))
+    await asyncio.sleep(0)
+    end.set_result(None)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
