@@ -26,9 +26,10 @@ class _Site(QuartTrio):
         super().__init__("cacao", static_folder=None)
         self._report = report
 
-    def log_exception(self, exception_info: Any) -> None:
+    def log_exception(self, *details: Any) -> None:
+        # Quart 0.23 (Python 3.13) gives the context first; the exception is the last in all.
         if has_request_context():  # the lifespan's are reported by whoever drives it
-            self._report(f"route {request.method} {request.path}", exception_info[1])
+            self._report(f"route {request.method} {request.path}", details[-1][1])
 
 
 def make_quart(static_folder: Path | None, report: Callable[[str, Exception], object]) -> QuartTrio:
