@@ -505,7 +505,10 @@ class _Call:
                 self._done.set_exception(failure)
 
     async def _send(self, message: Message) -> None:
-        await self._sent()
+        if self._sending is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._sent()
         delivery = self._begin_sending(message)
         if delivery is not None:
             await self._go_on_sending(delivery, message)
@@ -595,15 +598,17 @@ class _Inbox:
 
     async def take(self) -> Message:
         """Give the next message, or raise what the server's `receive` raised; on the trio side."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
         while not self._messages:
             if self._failure is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
                 raise self._failure
             await self._until_woken()
         self._make_room()
         return self._messages.pop(0)
 
-    async def _until_woken(self) -> None:
+    def _until_woken(self) -> Awaitable[object]:
         taker = trio.lowlevel.current_task()
         self._takers.append(taker)
         self._make_room()
@@ -612,4 +617,4 @@ class _Inbox:
             self._takers.remove(taker)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105 - `take` awaits it

@@ -211,25 +211,37 @@ def encode(message: ServerMessage) -> str:
     Args:
         message: Its values must be JSON values, or `orjson.Fragment`s of what `encode_value` gave.
     """
+    if isinstance(message, Update):  # first: all but a few messages are updates
+        return orjson.dumps(_update_fields(message)).decode()
+    present = {name: value for name, value in _fields(message).items() if value is not None}
+    return orjson.dumps(present).decode()
+
+
+def _update_fields(update: Update) -> dict[str, object]:
+    fields: dict[str, object] = {"type": "update", "changes": update.changes}
+    if update.patches is not None:
+        fields["patches"] = update.patches
+    if update.rev is not None:
+        fields["rev"] = update.rev
+        fields["ack"] = update.ack
+    return fields
+
+
+def _fields(message: Init | Result | Error | Beat) -> dict[str, object]:
     fields: dict[str, object]
     match message:
-        case Update(changes, rev, ack, patches):  # first: all but a few messages are updates
-            fields = {"type": "update", "changes": changes, "patches": patches}
-            fields |= {"rev": rev, "ack": ack}
         case Result(id_, ok, code, text, details, error_id):
             fields = {"type": "result", "id": id_, "ok": ok, "code": code, "message": text}
-            fields |= {"details": details, "errorId": error_id}
+            return fields | {"details": details, "errorId": error_id}
         case Error(code, text, id_, details, error_id):
             fields = {"type": "error", "code": code, "message": text, "id": id_}
-            fields |= {"details": details, "errorId": error_id}
+            return fields | {"details": details, "errorId": error_id}
         case Beat():
-            fields = {"type": "beat"}
+            return {"type": "beat"}
         case _:
             fields = {"type": "init", "state": message.state, "sessionId": message.session_id}
             fields |= {"rev": message.rev, "token": message.token, "outcome": message.outcome}
-            fields |= {"lastEvent": message.last_event, "heartbeat": message.heartbeat}
-    present = {name: value for name, value in fields.items() if value is not None}
-    return orjson.dumps(present).decode()
+            return fields | {"lastEvent": message.last_event, "heartbeat": message.heartbeat}
 
 
 def encode_value(name: str, value: object) -> bytes:
