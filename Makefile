@@ -50,6 +50,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/reactive.py
 	$(BIN)/python benchmarks/testing.py
 	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/watchdog.py
 
 docs: $(VENV)/.dev
 	$(BIN)/pytest tests/test_docs.py
