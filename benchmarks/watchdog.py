@@ -58,13 +58,17 @@ async def ratios() -> list[float]:
             await runtime.serve(Clicks(EVENTS))
             return time.process_time() - start
 
-        await seconds()
-        for _ in range(ROUNDS):
+        async def watched_seconds() -> float:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_for_blocking, THRESHOLD)
-                watched = await seconds()
+                result = await seconds()
                 nursery.cancel_scope.cancel()
-            found.append(watched / await seconds())
+            return result
+
+        await seconds()
+        for _ in range(ROUNDS):  # each order once, against drift
+            found.append(await watched_seconds() / await seconds())
+            found.append(1 / (await seconds() / await watched_seconds()))
     return found
 
 

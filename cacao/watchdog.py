@@ -1,10 +1,11 @@
 """Name the code that blocks the loop, and with it every user of this process.
 
-How it works. A thread asks the trio run for a sign of life several times within the threshold, in
-the way that threads may (`run_sync_soon`). When one does not come in time, something keeps the loop
-from turning, and the thread looks at what the loop's thread is doing: the innermost line that is
-not of trio, of Cacao or of Python's library is the author's. It is told once when the threshold is
-passed, and once more when it is over. The loop itself pays for a callback now and then.
+How it works. A thread asks the trio run for a sign of life, in the way that threads may
+(`run_sync_soon`), and looks for the answer half the threshold later. So a blockage that lasts for
+the threshold cannot slip through, and a shorter one of half of it may be noticed. Then the thread
+looks at what the loop's thread is doing: the innermost line that is not of trio, of Cacao or of
+Python's library is the author's. It is told once when it is noticed, and once more when it is over.
+The loop itself pays for a callback now and then.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ __all__ = ["Blockage", "watch_for_blocking"]
 
 _log = logging.getLogger("cacao")
 
-# Questions asked within the threshold: the more, the sooner a blockage is seen after it.
-_QUESTIONS = 4
+# Seconds between two looks at whether a blockage is over.
+_POLL = 0.005
 
 _NOT_THE_AUTHORS = tuple(
     str(Path(path).resolve())
@@ -86,7 +87,8 @@ async def watch_for_blocking(
     """Watch the trio run that this is called in, until cancelled.
 
     Args:
-        threshold: Seconds for which the loop may stand still unnoticed.
+        threshold: Seconds for which the loop may not stand still unnoticed; from half of it
+            on it may be noticed.
         report: Called in the watching thread.
     """
     watch = _Watch(threshold, report)
@@ -113,25 +115,38 @@ class _Watch:
         self._threshold = threshold
         self._report = report
         self._thread = threading.get_ident()
-        self._ask = trio.lowlevel.current_trio_token().run_sync_soon
-        self._answered = threading.Event()
+        self._ask_soon = trio.lowlevel.current_trio_token().run_sync_soon
+        self._is_answered = True
+        self._asked_at = 0.0
 
     def run(self) -> None:
-        while not self.stop.wait(self._threshold / _QUESTIONS):
-            self._answered.clear()
-            asked = time.monotonic()
-            self._ask(self._answered.set, idempotent=True)
-            if not self._answered.wait(self._threshold):
-                self._tell_about(asked)
+        """Ask, and look for the answer; seldom, for each look costs the loop some time, too."""
+        while not self.stop.wait(self._threshold / 2):
+            if self._is_answered:
+                self._ask()
+            else:
+                self._tell()
 
-    def _tell_about(self, since: float) -> None:
+    def _ask(self) -> None:
+        self._is_answered = False
+        self._asked_at = time.monotonic()
+        self._ask_soon(self._answer)
+
+    def _answer(self) -> None:
+        self._is_answered = True
+
+    def _tell(self) -> None:
         seen = sys._current_frames()[self._thread]  # noqa: SLF001 - the one way to look
         frame = _authors_frame(seen)
         place = (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
         stack = "".join(traceback.format_stack(seen))
-        self._report(Blockage(*place, time.monotonic() - since, is_over=False, stack=stack))
-        self._answered.wait()
-        self._report(Blockage(*place, time.monotonic() - since, is_over=True, stack=stack))
+        self._report(Blockage(*place, self._seconds(), is_over=False, stack=stack))
+        while not self._is_answered:
+            time.sleep(_POLL)
+        self._report(Blockage(*place, self._seconds(), is_over=True, stack=stack))
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._asked_at
 
 
 def _authors_frame(innermost: FrameType) -> FrameType:
