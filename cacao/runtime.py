@@ -26,7 +26,7 @@ from cacao.protocol import (
     decode,
     encode,
 )
-from cacao.session import ErrorReport, Session
+from cacao.session import RESTART, ErrorReport, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from cacao.session import Connection
 
 __all__ = ["Runtime", "open_runtime", "report_error"]
-
-_RESTART = CloseCode.RESTART, "server is restarting"
 
 _log = logging.getLogger("cacao")
 
@@ -102,7 +100,7 @@ class Runtime:
             if hello is None:
                 return
         if self._is_draining:
-            await connection.close(*_RESTART)
+            await connection.close(*RESTART)
             return
         session = self._new_session(connection)
         self.sessions[session.id] = session
@@ -141,7 +139,7 @@ class Runtime:
         """Take no more connections and close those there are, with 1012; does not wait."""
         self._is_draining = True
         for session in list(self.sessions.values()):
-            session.close(*_RESTART)
+            session.close(*RESTART)
 
     def report(self, report: ErrorReport) -> None:
         """Write an error of the author's code to the log, and tell all who asked to know."""

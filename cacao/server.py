@@ -1,7 +1,7 @@
 """`app.run()`: hypercorn, set up well.
 
-The asyncio worker with trio as its guest is the fastest and sturdiest of hypercorn's workers for
-us (`docs/architecture.md` has the figures), so that is what runs here.
+The asyncio worker runs here, with trio as its guest: one malformed request ends a connection there,
+and the whole process under the trio worker of hypercorn 0.18.
 """
 
 from __future__ import annotations

@@ -63,7 +63,10 @@ if TYPE_CHECKING:
     from cacao.protocol import Outcome
     from cacao.registry import Declaration, Registry
 
-__all__ = ["Connection", "ErrorReport", "Peer", "Session"]
+__all__ = ["RESTART", "Connection", "ErrorReport", "Peer", "Session"]
+
+# How a connection is closed that neither side wanted to end.
+RESTART = CloseCode.RESTART, "server is restarting"
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -372,7 +375,7 @@ class Session(Store):
         """
         set_current_session(self)  # handlers inherit it from the task that reads
         self.peer = connection.peer
-        self._closing = CloseCode.RESTART, "server is restarting"
+        self._closing = RESTART
         self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
         self._outbox.can_patch = hello is not None and hello.patches
         background = None
