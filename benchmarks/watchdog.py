@@ -12,7 +12,7 @@ import trio
 from counter_app import app
 
 from cacao.errors import ConnectionClosed
-from cacao.session import Peer
+from cacao.peer import Peer
 from cacao.watchdog import watch_for_blocking
 
 EVENTS = 20_000

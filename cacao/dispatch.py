@@ -49,7 +49,7 @@ class Dispatch:
         report: Told of what a thread raised after its event had ended.
 
     Attributes:
-        under_way: How many events that need a task run or wait.
+        under_way: The events that need a task and run or wait, oldest first, by identity.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Dispatch:
         settle: Callable[[Event, Exception | None], None],
         report: Callable[[Event, Exception], object],
     ) -> None:
-        self.under_way = 0
+        self.under_way: dict[int, Event] = {}
         self._session = session
         self._starter = starter
         self._events = events
@@ -126,7 +126,7 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 - the author's code: settled, never swallowed
             self._settle(event, error)
         else:
-            self.under_way += 1
+            self.under_way[id(event)] = event
 
     def _start_task(self, on_leave: OnLeave, event: Event, context: Context, run: _Run) -> None:
         # In the reader's context: what another handler has set in its own is not for this one.
@@ -143,7 +143,7 @@ class Dispatch:
             await work()
         except Exception as raised:  # noqa: BLE001 - the author's code: settled, never swallowed
             error = raised
-        self.under_way -= 1
+        del self.under_way[id(event)]
         self._settle(event, error)
 
     # --- Lanes ---------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Dispatch:
     # --- Middleware ----------------------------------------------------------------------------
 
     def _send_through_middleware(self, declared: Declared, event: Event) -> None:
-        self.under_way += 1
+        self.under_way[id(event)] = event
         before, passed = self._before, trio.Event()
         self._before = passed
         self._starter(declared.on_leave)(

@@ -27,6 +27,14 @@ class Limits:
         max_unsent_items: Pieces of streams that may be on their way to one client; beyond it,
             `await signal.append(...)` waits for the client.
         max_unsent_bytes: The same, in bytes.
+        max_messages_per_second: Messages that the server reads from one client in the long run;
+            of more it reads on later, and nothing is lost.
+        message_burst: Messages that a client may send ahead of that.
+        max_sessions: Live sessions in one run of the app, those without a connection included. Of
+            these, the one that has waited longest makes room for a new one; where there is none,
+            a new client is closed with 1013.
+        max_sessions_per_address: The same of one public address (of IPv6, one /64 network). Private
+            ones are not counted: they are of your own network, or a proxy's.
         max_threads: Handlers of one run of the app that may be in threads at once, abandoned ones
             counted until they return; further ones wait for a place.
         flush_interval: Seconds within which changes that no event of this client caused are
@@ -35,6 +43,10 @@ class Limits:
         heartbeat: Seconds between signs of life; a `cacao.v1` client that is silent for two
             of them is cut with 4408.
         send_timeout: Seconds within which a client must take one message off the wire.
+        resume_window: Seconds for which a session whose connection was lost waits for its client,
+            with all that runs in it.
+        bye_window: The same when the page has said that it goes: long enough for a reload.
+        drain_timeout: Seconds that running handlers get when the server ends.
         finish_timeout: Seconds for which what is declared `on_leave="finish"` may go on after
             its user has left.
         hook_timeout: Seconds that the `on_disconnect` hooks of a connection, or the
@@ -50,11 +62,18 @@ class Limits:
     max_waiting_replies: int = 256
     max_unsent_items: int = 1000
     max_unsent_bytes: int = 64 * 1024
+    max_messages_per_second: float = 1000.0
+    message_burst: int = 20_000
+    max_sessions: int = 10_000
+    max_sessions_per_address: int = 1000
     max_threads: int = 40
     flush_interval: float = 0.010
     hello_timeout: float = 5.0
     heartbeat: float = 20.0
     send_timeout: float = 10.0
+    resume_window: float = 120.0
+    bye_window: float = 5.0
+    drain_timeout: float = 3.0
     finish_timeout: float = 30.0
     hook_timeout: float = 5.0
 

@@ -22,7 +22,7 @@ from cacao.reactive import Computed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cacao.protocol import Patch, ServerMessage
+    from cacao.protocol import Outcome, Patch, ServerMessage
     from cacao.reactive import Signal
     from cacao.registry import Declaration, Registry
     from cacao.store import Store
@@ -39,6 +39,8 @@ _GROWING = frozenset({str, Items})
 # Of a shorter text the patch would be as long as the value.
 _SHORT = 8
 
+_KEPT_OUTCOMES = 256
+
 
 class Outbox:
     """The next messages of one session.
@@ -49,6 +51,8 @@ class Outbox:
         rev: Number of the last message that carried state.
         last_event: The highest number of an event accepted from this client; 0 before any.
         replies: Results and errors that wait to be sent, oldest first.
+        outcomes: How the last numbered events ended, 256 at least, each with the revision that
+            the client had been sent by then; sent again when a connection broke.
         is_beat_due: Whether a sign of life is owed; a client answers it with one.
     """
 
@@ -61,6 +65,7 @@ class Outbox:
         "is_beat_due",
         "is_numbered",
         "last_event",
+        "outcomes",
         "replies",
         "rev",
     )
@@ -71,6 +76,7 @@ class Outbox:
         self.rev = 0
         self.last_event = 0
         self.replies: list[Result | Error] = []
+        self.outcomes: list[tuple[int, Result | Error]] = []
         self.is_beat_due = False
         self._acked = 0
         self._greeting: Init | None = None
@@ -103,11 +109,35 @@ class Outbox:
             messages = self._update(store, failed)
         if self.replies:
             messages += self.replies
+            self._keep_outcomes()
             self.replies = []
         if self.is_beat_due:
             messages.append(Beat())
             self.is_beat_due = False
         return [encode(message) for message in messages]
+
+    def _keep_outcomes(self) -> None:
+        if self.is_numbered:
+            sent_at = self.rev
+            self.outcomes += [(sent_at, reply) for reply in self.replies if reply.id is not None]
+            if len(self.outcomes) > 2 * _KEPT_OUTCOMES:
+                del self.outcomes[:-_KEPT_OUTCOMES]
+
+    def reopen(self, rev: int | None) -> Outcome:
+        """Prepare for a client that comes back: what it has missed is sent again, once.
+
+        Args:
+            rev: The last revision it has seen; None if it knows nothing any more.
+
+        Returns:
+            What the client is to be told.
+        """
+        if self.rev == 0:
+            return "fresh"
+        if rev is not None:
+            self.replies[:0] = [reply for sent_at, reply in self.outcomes if sent_at >= rev]
+        self.outcomes.clear()
+        return "resumed" if rev == self.rev else "rebuilt"
 
     def _init(
         self, greeting: Init, store: Store, registry: Registry | None, failed: Failed

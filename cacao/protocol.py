@@ -63,7 +63,9 @@ class CloseCode(IntEnum):
     TOO_BIG = 1009
     INTERNAL = 1011
     RESTART = 1012
+    TRY_LATER = 1013
     TAKEN_OVER = 4001
+    UNAUTHORIZED = 4401
     HEARTBEAT_TIMEOUT = 4408
 
 

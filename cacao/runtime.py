@@ -14,28 +14,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cacao.errors import ConnectionClosed, MessageError
+from cacao.errors import ConnectionClosed
+from cacao.hello import wait_for_hello
 from cacao.lifetimes import keep_time
-from cacao.protocol import (
-    SUBPROTOCOL,
-    CloseCode,
-    Error,
-    ErrorCode,
-    Hello,
-    byte_length_exceeds,
-    decode,
-    encode,
-)
+from cacao.protocol import SUBPROTOCOL, CloseCode
+from cacao.roster import Roster
 from cacao.session import RESTART, ErrorReport, Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+    from cacao.connection import Connection
     from cacao.events import Events
     from cacao.lifetimes import Job, Lifetimes
     from cacao.limits import Limits
+    from cacao.protocol import Hello
     from cacao.registry import Declaration, Registry
-    from cacao.session import Connection
+
+CROWDED = CloseCode.TRY_LATER, "too many sessions"
 
 __all__ = ["Runtime", "open_runtime", "report_error"]
 
@@ -64,11 +60,7 @@ def report_error(report: ErrorReport, sinks: Iterable[Callable[[ErrorReport], No
 
 
 class Runtime:
-    """The live sessions of one run; made by `open_runtime`.
-
-    Attributes:
-        sessions: The live sessions by id.
-    """
+    """The live sessions of one run; made by `open_runtime`."""
 
     def __init__(
         self,
@@ -79,7 +71,7 @@ class Runtime:
         limits: Limits,
         error_sinks: Sequence[Callable[[ErrorReport], None]],
     ) -> None:
-        self.sessions: dict[str, Session] = {}
+        self._roster = Roster(limits)
         self._nursery = nursery
         self._registry = registry
         self._events = events
@@ -87,27 +79,77 @@ class Runtime:
         self._limits = limits
         self._error_sinks = error_sinks
         self._is_draining = False
+        self._arriving = 0
         self._threads = trio.CapacityLimiter(limits.max_threads)
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The live sessions by id."""
+        return self._roster.sessions
 
     async def serve(self, connection: Connection) -> None:
         """Give one connection its session; returns when the connection has ended.
 
-        Cancelling closes the connection with 1012 and ends the session.
+        A `cacao.v1` client may take an earlier session up again. When its connection has ended,
+        its session waits for the next one; that of a plain client ends. Cancelling closes the
+        connection with 1012.
         """
+        closing: tuple[int, str] = RESTART
+        try:
+            closing = await self._serve(connection)
+        except ConnectionClosed as closed:
+            closing = closed.code, closed.reason
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await connection.close(*closing)
+
+    async def _serve(self, connection: Connection) -> tuple[int, str]:
         hello = None
         if connection.subprotocol == SUBPROTOCOL:
-            hello = await self._wait_for_hello(connection)
-            if hello is None:
-                return
+            if self._arriving >= self._limits.max_sessions:
+                return CROWDED
+            self._arriving += 1
+            try:
+                hello = await wait_for_hello(connection, self._limits)
+            finally:
+                self._arriving -= 1
         if self._is_draining:
-            await connection.close(*RESTART)
-            return
-        session = self._new_session(connection)
-        self.sessions[session.id] = session
-        self._nursery.start_soon(self._own, session, name=f"session {session.id}")
+            return RESTART
+        session = self._find(connection, hello) or self._begin(connection)
+        if session is None:
+            return CROWDED
+        self._roster.is_back(session)
         try:
-            await session.attach(connection, hello)
+            return await session.attach(connection, hello)
         finally:
+            self._part(session, connection)
+
+    def _find(self, connection: Connection, hello: Hello | None) -> Session | None:
+        """Find the session that a client takes up again: its own, as far as that is known."""
+        if hello is None or hello.resume is None:
+            return None
+        session = self._roster.find(hello.resume)
+        if session is None or session.peer.user_key != connection.peer.user_key:
+            return None
+        return session
+
+    def _begin(self, connection: Connection) -> Session | None:
+        """Begin a session, if there is room for one."""
+        session = self._new_session(connection)
+        if not self._roster.admit(session):
+            _log.warning("no room for a session of %s; see Limits", connection.peer.address)
+            return None
+        self._nursery.start_soon(self._own, session, name=f"session {session.id}")
+        return session
+
+    def _part(self, session: Session, connection: Connection) -> None:
+        """Decide what becomes of a session whose connection has ended."""
+        if session.is_attached:  # another has taken it over
+            return
+        if connection.subprotocol == SUBPROTOCOL and not self._is_draining:
+            session.wait_for_client()
+            self._roster.waits(session)
+        else:
             session.close()
 
     def _new_session(self, connection: Connection) -> Session:
@@ -118,6 +160,7 @@ class Runtime:
             self.report,
             self._threads,
             self._lifetimes,
+            self._roster.new_tokens(),
         )
         session.peer = connection.peer
         return session
@@ -136,10 +179,21 @@ class Runtime:
             self.report(ErrorReport(error, job.where, "", None, secrets.token_hex(6)))
 
     def drain(self) -> None:
-        """Take no more connections and close those there are, with 1012; does not wait."""
+        """Take no more connections and events; does not wait.
+
+        Events under way have `Limits.drain_timeout` s to end. Each connection is closed, with 1012,
+        when its own have.
+        """
         self._is_draining = True
         for session in list(self.sessions.values()):
-            session.close(*RESTART)
+            if session.is_attached:
+                session.drain()
+            else:
+                session.close(*RESTART)
+
+    def end_waiting(self) -> None:
+        """End the sessions that wait for their clients; does not wait."""
+        self._roster.end_waiting()
 
     def report(self, report: ErrorReport) -> None:
         """Write an error of the author's code to the log, and tell all who asked to know."""
@@ -152,34 +206,7 @@ class Runtime:
         except Exception as error:  # noqa: BLE001 - reported; the other sessions must live
             self.report(ErrorReport(error, "session", session.id, event=None, error_id=session.id))
         finally:
-            del self.sessions[session.id]
-
-    async def _wait_for_hello(self, connection: Connection) -> Hello | None:
-        """Wait for `hello`, answering all else with an error; None if it does not come."""
-        with trio.move_on_after(self._limits.hello_timeout):
-            try:
-                while (hello := await self._read_hello(connection)) is None:
-                    pass
-            except ConnectionClosed:
-                return None
-            return hello
-        await connection.close(CloseCode.POLICY, "no 'hello' came in time")
-        return None
-
-    async def _read_hello(self, connection: Connection) -> Hello | None:
-        text = await connection.receive()
-        if byte_length_exceeds(text, self._limits.max_message_bytes):
-            await connection.close(CloseCode.TOO_BIG, "the first message is 'hello'")
-            raise ConnectionClosed(CloseCode.TOO_BIG)
-        try:
-            message = decode(text, self._limits)
-            if isinstance(message, Hello):
-                return message
-            answer = Error(ErrorCode.INVALID_MESSAGE, "the first message is 'hello'")
-        except MessageError as error:
-            answer = Error(error.code, str(error), error.event_id)
-        await connection.send(encode(answer))
-        return None
+            self._roster.dismiss(session)
 
     async def _tend_sessions(self) -> None:
         while True:

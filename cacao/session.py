@@ -3,7 +3,9 @@
 How it works. A session is a store of signal values with a life. `run` is its nursery: when that
 ends, everything that ran for this user has ended. The flusher is its body; handlers, timers and
 effects are its children. The reader is not in it: `attach` reads one connection in the task that
-brought the connection, and hands each event to the session's nursery.
+brought the connection, and hands each event to the session's nursery. So a session outlives its
+connection, and goes on while it waits for the next one. One at a time has it: a newer one takes the
+session over, and nothing that the older one still brings counts.
 
 - Events start in the order they came; `dispatch.py` lets them. A binding or a plain function is
   answered in the reader, in place, an async handler in a task. So a slow one holds up its own name
@@ -19,12 +21,14 @@ brought the connection, and hands each event to the session's nursery.
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
+from cacao.allowance import Allowance
 from cacao.background import Background
 from cacao.dispatch import Dispatch
 from cacao.errors import (
@@ -39,8 +43,10 @@ from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.outbox import Outbox
 from cacao.pace import Pace
+from cacao.peer import Peer
 from cacao.protocol import (
     SUBPROTOCOL,
+    Bye,
     CloseCode,
     Error,
     ErrorCode,
@@ -54,70 +60,24 @@ from cacao.protocol import (
 )
 from cacao.reactive import set_current_session
 from cacao.store import Store
+from cacao.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
+    from cacao.connection import Connection
     from cacao.options import OnLeave, StartSoon
     from cacao.protocol import Outcome
     from cacao.registry import Declaration, Registry
 
-__all__ = ["RESTART", "Connection", "ErrorReport", "Peer", "Session"]
+__all__ = ["RESTART", "ErrorReport", "Session"]
 
 # How a connection is closed that neither side wanted to end.
 RESTART = CloseCode.RESTART, "server is restarting"
+TAKEN_OVER = CloseCode.TAKEN_OVER, "a newer connection has taken the session over"
 
 Arguments = TypeVarTuple("Arguments")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """What is known of who opened a connection.
-
-    Attributes:
-        address: The client's address as the server saw it; empty in memory.
-        path: The path asked for.
-        query: The query string, undecoded.
-        raw_headers: Names and values in the order they came, names in lower case.
-    """
-
-    address: str = ""
-    path: str = "/ws"
-    query: str = ""
-    raw_headers: Sequence[tuple[bytes, bytes]] = ()
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers by lower-case name; of a repeated header the last value."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
-
-
-class Connection(Protocol):
-    """One WebSocket, or what stands for it: all that a session knows of transports."""
-
-    subprotocol: str | None
-    peer: Peer
-
-    async def receive(self) -> str:
-        """Wait for the next text message.
-
-        Raises:
-            ConnectionClosed: There will be no more.
-        """
-        ...
-
-    async def send(self, text: str) -> None:
-        """Send a text message, waiting until the transport takes it.
-
-        Raises:
-            ConnectionClosed: The other side is gone.
-        """
-        ...
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye. Never raises for a peer that is gone; closing twice is nothing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,25 +112,32 @@ class Session(Store):
         report: Told of each error in the author's code.
         threads: The pool for handlers that run in threads; None for trio's own.
         lifetimes: What runs beside the events; None for nothing.
+        tokens: What takes this session up again; None for nothing.
 
     Attributes:
         id: Public name of this session; no secret.
         peer: Who opened the latest connection.
+        is_attached: Whether a connection has it.
     """
 
     __slots__ = (
+        "_allowance",
         "_background",
+        "_claimant",
         "_closing",
         "_connection",
-        "_detached",
         "_dispatch",
         "_error_sink",
         "_events",
         "_finishing",
+        "_has_spoken",
         "_heard_at",
         "_is_closed",
+        "_is_draining",
+        "_is_leaving",
         "_is_sending",
         "_is_urgent",
+        "_let_go",
         "_lifetimes",
         "_limits",
         "_nursery",
@@ -182,8 +149,10 @@ class Session(Store):
         "_sent_at",
         "_started",
         "_threads",
+        "_tokens",
         "_was_heard",
         "_work",
+        "_writing",
         "id",
         "peer",
     )
@@ -196,6 +165,7 @@ class Session(Store):
         report: Callable[[ErrorReport], None] | None = None,
         threads: trio.CapacityLimiter | None = None,
         lifetimes: Lifetimes | None = None,
+        tokens: Tokens[Session] | None = None,
     ) -> None:
         super().__init__()
         self.id = secrets.token_urlsafe(12)
@@ -211,12 +181,18 @@ class Session(Store):
         self._background: Background | None = None
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
-        self._connection: Connection | None = None
+        self._tokens = tokens or Tokens({})
+        self._claimant: Connection | None = None  # the newest, and so the one to have the session
+        self._connection: Connection | None = None  # the one that is greeted, read and written to
         self._nursery: trio.Nursery | None = None  # None before the session, and once it is left
         self._finishing: Finishing | None = None
         self._reading: trio.CancelScope | None = None
+        self._writing = trio.CancelScope()
         self._closing: tuple[int, str] = (CloseCode.NORMAL, "")
+        self._allowance: Allowance
         self._is_closed = False
+        self._is_leaving = self._is_draining = False
+        self._has_spoken = True  # since its connection was greeted
         self._is_urgent = False
         self._sent_at = self._heard_at = 0.0  # when a write was begun, and a message noticed
         self._is_sending = False
@@ -224,7 +200,7 @@ class Session(Store):
         self._work = _Wakeup()
         self._room = _Wakeup()
         self._started = _Wakeup()
-        self._detached = _Wakeup()
+        self._let_go: trio.Event | None = None  # there is one while somebody waits for it
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -240,10 +216,12 @@ class Session(Store):
             self._started.set()
             return
         set_current_session(self)
+        limits = self._limits
+        self._allowance = Allowance(limits.max_messages_per_second, limits.message_burst)
         self.wake = self._work.set
         self.on_error = self._value_failed
         background = self._background = Background(
-            self, self._starter, self._lifetimes, self._limits.hook_timeout, self._failed
+            self, self._starter, self._lifetimes, limits.hook_timeout, self._failed
         )
         try:
             await self._live(background)
@@ -286,12 +264,13 @@ class Session(Store):
 
     async def _end(self, background: Background) -> None:
         """Wait until the connection is let go, run the last hooks, release the values."""
-        while self._reading is not None:
-            with trio.CancelScope(shield=True):
-                await self._detached.wait()
+        with trio.CancelScope(shield=True):
+            while self._reading is not None:
+                await self._until_let_go()
         await background.run_last_hooks("on_session_end")
         self._background = self._finishing = None
         self._is_closed = True
+        self._tokens.revoke()
         super().close()
 
     def _open_dispatch(self) -> Dispatch:
@@ -360,24 +339,67 @@ class Session(Store):
             )
         self._background.start_soon(function, args, on_leave, name)
 
-    async def attach(
-        self, connection: Connection, hello: Hello | None = None, outcome: Outcome = "fresh"
-    ) -> None:
+    # --- One connection ------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection can take this session up: it lives, and is not about to end."""
+        return self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+
+    @property
+    def user(self) -> Any:
+        """Whom the app's `authenticate` found behind the latest connection; None without one."""
+        return self.peer.user
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether a connection has this session."""
+        return self._claimant is not None
+
+    async def attach(self, connection: Connection, hello: Hello | None = None) -> tuple[int, str]:
         """Greet one connection and read its events, until it or the session ends.
 
-        A message that is refused is answered with a coded error; only one that is too big ends
-        the connection. Cancelling closes the connection with 1012.
+        If another connection has the session, that one is let go first. A message that is refused
+        is answered with a coded error; only one that is too big ends the connection.
 
         Args:
-            connection: Not read by anyone else; closed when this returns.
+            connection: Not read by anyone else.
             hello: What the client has said of itself; None for a plain one.
-            outcome: What the client is told of its session.
+
+        Returns:
+            The code and the reason to close the connection with.
         """
         set_current_session(self)  # handlers inherit it from the task that reads
+        self._claim(connection)
+        try:
+            while self._reading is not None and self._claimant is connection:
+                await self._until_let_go()
+            if self._claimant is not connection:
+                return TAKEN_OVER
+            self._closing = RESTART
+            await self._hold(connection, hello)
+            return self._closing
+        finally:
+            if self._claimant is connection:
+                self._claimant = None
+
+    def _claim(self, connection: Connection) -> None:
+        """Let a connection have the session; what the older one still brings does not count."""
+        self._claimant = connection
+        self._disconnect()
+        self._stop_reading(*TAKEN_OVER)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = math.inf
+
+    async def _until_let_go(self) -> None:
+        """Wait until the connection that is being read has been let go."""
+        if self._let_go is None:
+            self._let_go = trio.Event()
+        await self._let_go.wait()
+
+    async def _hold(self, connection: Connection, hello: Hello | None) -> None:
+        """Let a connection come, read it to its end, and let it go."""
         self.peer = connection.peer
-        self._closing = RESTART
-        self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
-        self._outbox.can_patch = hello is not None and hello.patches
         background = None
         try:
             with trio.CancelScope() as self._reading:
@@ -386,26 +408,53 @@ class Session(Store):
                 background = self._background if self._dispatch is not None else None
                 if background is not None:  # else it was closed before it had begun
                     await background.run_hooks("on_connect")
-                    await self._converse(connection, outcome)
+                    await self._converse(connection, hello)
+            if self._is_draining:
+                await self._answer_the_last()
         except ConnectionClosed:
             pass
         finally:
-            await self._let_go(connection, background)
+            if self._connection is connection:
+                self._disconnect()
+            if background is not None:
+                await background.run_last_hooks("on_disconnect")
+            self._reading = None
+            if self._let_go is not None:
+                self._let_go.set()
+                self._let_go = None
 
-    async def _converse(self, connection: Connection, outcome: Outcome) -> None:
+    async def _converse(self, connection: Connection, hello: Hello | None) -> None:
+        self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
+        self._outbox.can_patch = hello is not None and hello.patches
+        if hello is not None and hello.resume is not None:
+            self._tokens.present(hello.resume)
         self._heard_at = trio.current_time()
+        self._is_leaving = False
         self._connection = connection
-        self._greet(outcome)
+        self._greet(self._outbox.reopen(hello.rev if hello is not None else None))
         await self._read(connection)
 
-    async def _let_go(self, connection: Connection, background: Background | None) -> None:
-        self._disconnect()
-        with trio.move_on_after(1, shield=True):
-            await connection.close(*self._closing)
-        if background is not None:
-            await background.run_last_hooks("on_disconnect")
-        self._reading = None
-        self._detached.set()
+    async def _answer_the_last(self) -> None:
+        """Give the events under way a while to end, and send what they have to say."""
+        with trio.move_on_after(self._limits.drain_timeout, shield=True):
+            while self._connection is not None and self._owes_an_answer():
+                await self._room.wait()
+
+    def _owes_an_answer(self) -> bool:
+        if self._dispatch is not None and self._dispatch.under_way:
+            return True
+        return self._is_urgent or self._is_sending or self._is_pending
+
+    def wait_for_client(self) -> None:
+        """Wait for the next connection, for as long as the client may take; then end."""
+        window = self._limits.bye_window if self._is_leaving else self._limits.resume_window
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = trio.current_time() + window
+
+    def drain(self) -> None:
+        """Take no more events, let those under way end, and let the connection go."""
+        self._is_draining = True
+        self._stop_reading(*RESTART)
 
     def tend(self, now: float) -> None:
         """Look after the connection: owe it a beat, or cut it when it is dead or stalled.
@@ -414,6 +463,8 @@ class Session(Store):
             now: `trio.current_time()`; to be called several times in `Limits.heartbeat`.
         """
         limits = self._limits
+        if self._connection is None:
+            return
         if self._was_heard:
             self._was_heard, self._heard_at = False, now
         if self._is_sending:
@@ -436,7 +487,15 @@ class Session(Store):
         limits = self._limits
         while True:
             text = await connection.receive()
+            if self._connection is not connection:
+                return  # it has been let go: this came too late
             self._was_heard = True
+            if not self._has_spoken:
+                self._has_spoken = True
+                self._tokens.confirm()
+            self._allowance.left -= 1
+            if self._allowance.left < 0:
+                await self._allowance.earn()
             if byte_length_exceeds(text, limits.max_message_bytes):
                 reason = f"a message has at most {limits.max_message_bytes} bytes"
                 self._closing = CloseCode.TOO_BIG, reason
@@ -448,7 +507,8 @@ class Session(Store):
     def _is_full(self) -> bool:
         limits = self._limits
         return (
-            self._dispatch is not None and self._dispatch.under_way >= limits.max_waiting_events
+            self._dispatch is not None
+            and len(self._dispatch.under_way) >= limits.max_waiting_events
         ) or len(self._outbox.replies) >= limits.max_waiting_replies
 
     def _take(self, text: str) -> None:
@@ -459,7 +519,9 @@ class Session(Store):
                 case Hello() as hello:
                     self._outbox.can_patch = hello.patches
                     self._greet("rebuilt")
-                case _:  # a beat or a bye: that it came is all it says
+                case Bye():
+                    self._is_leaving = True
+                case _:  # a beat: that it came is all it says
                     pass
         except MessageError as error:
             if error.event_id is not None:
@@ -469,8 +531,9 @@ class Session(Store):
     def _greet(self, outcome: Outcome) -> None:
         greeting = Init({}, self.id)
         if self._outbox.is_numbered:
-            token = secrets.token_urlsafe(24)
+            token = self._tokens.issue(self)
             greeting = Init({}, self.id, None, token, outcome, None, self._limits.heartbeat)
+            self._has_spoken = False
         self._outbox.greet(greeting)
         self._hurry()
 
@@ -554,8 +617,9 @@ class Session(Store):
     def _failed(self, where: str, error: Exception) -> str:
         """Tell all of a failure that no event is to blame for; gives the error's id."""
         error_id = self._report_error(error, where, None)
-        code, message = _told_to_client(error, where)
-        self._reply(Error(code, message, error_id=error_id))
+        if self.is_attached:  # who is away does not wait for it
+            code, message = _told_to_client(error, where)
+            self._reply(Error(code, message, error_id=error_id))
         return error_id
 
     def _report_error(self, error: Exception, where: str, event: str | None) -> str:
@@ -578,6 +642,11 @@ class Session(Store):
 
     async def _flush(self) -> None:
         while True:
+            with trio.CancelScope() as self._writing:  # until the connection is let go
+                await self._write_on()
+
+    async def _write_on(self) -> None:
+        while True:
             await self._work.wait()
             while not self._is_urgent and (wait := self._gathering_time()) > 0:
                 with trio.move_on_after(wait):
@@ -595,6 +664,7 @@ class Session(Store):
     async def _write(self, connection: Connection) -> None:
         texts = self._outbox.take(self, self._registry, self._value_failed)
         if not texts:
+            self._room.set()
             return
         self._sent_at = trio.current_time()
         self._is_sending = True
@@ -626,7 +696,10 @@ class Session(Store):
         return self._pace
 
     def _disconnect(self) -> None:
+        if self._connection is None:
+            return
         self._connection = None
+        self._writing.cancel()
         if self._pace is not None:
             self._pace.settle(self._pace.owed)
             self._pace = None  # a write under way settles what it has noted

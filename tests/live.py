@@ -10,8 +10,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from cacao.errors import ConnectionClosed
+from cacao.limits import Limits
+from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
-from cacao.session import Peer
 from cacao.testing.memory import MemoryConnection
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 class StallingConnection(MemoryConnection):
     """A memory connection whose client can stop taking messages."""
 
-    def __init__(self, messages: list[dict[str, Any]], subprotocol: str | None) -> None:
+    def __init__(self, messages: list[dict[str, Any]], subprotocol: str | None, peer: Peer) -> None:
         super().__init__(
-            lambda text: messages.append(json.loads(text)), subprotocol=subprotocol, peer=Peer()
+            lambda text: messages.append(json.loads(text)), subprotocol=subprotocol, peer=peer
         )
         self.flowing = trio.Event()
         self.flowing.set()
@@ -39,9 +40,9 @@ class StallingConnection(MemoryConnection):
 class Page:
     """One client, speaking raw messages."""
 
-    def __init__(self, subprotocol: str | None) -> None:
+    def __init__(self, subprotocol: str | None, peer: Peer | None = None) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.connection = StallingConnection(self.messages, subprotocol)
+        self.connection = StallingConnection(self.messages, subprotocol, peer or Peer())
 
     async def send(self, *messages: dict[str, Any]) -> None:
         """Send messages at once and let the app come to rest."""
@@ -58,12 +59,29 @@ class Page:
             message["data"] = data
         await self.send(message)
 
+    async def leave(self) -> None:
+        """Say goodbye and hang up, and let the time pass in which a page may come back."""
+        await self.send({"type": "bye"})
+        self.connection.hang_up()
+        await trio.sleep(Limits().bye_window)
+        await wait_all_tasks_blocked()
+
     def stall(self) -> None:
         self.connection.flowing = trio.Event()
 
     async def take(self) -> None:
         self.connection.flowing.set()
         await wait_all_tasks_blocked()
+
+    @property
+    def token(self) -> str:
+        """What takes the session up again, as the page knows it."""
+        return str(self.of_type("init")[-1]["token"])
+
+    @property
+    def rev(self) -> int:
+        """The last revision that the page has."""
+        return max(int(message["rev"]) for message in self.messages if "rev" in message)
 
     @property
     def close_code(self) -> int | None:
@@ -82,16 +100,20 @@ class Live:
         self.errors = errors
         self._nursery = nursery
 
-    async def open(self, subprotocol: str | None = None) -> Page:
-        page = Page(subprotocol)
+    async def open(self, subprotocol: str | None = None, peer: Peer | None = None) -> Page:
+        page = Page(subprotocol, peer)
         self._nursery.start_soon(self.runtime.serve, page.connection)
         await wait_all_tasks_blocked()
         return page
 
-    async def open_v1(self) -> Page:
-        page = await self.open(SUBPROTOCOL)
-        await page.send({"type": "hello"})
+    async def open_v1(self, peer: Peer | None = None, **hello: object) -> Page:
+        page = await self.open(SUBPROTOCOL, peer)
+        await page.send({"type": "hello", **hello})
         return page
+
+    async def come_back(self, page: Page) -> Page:
+        """Open another connection for the session of a page, as its client would."""
+        return await self.open_v1(resume=page.token, rev=page.rev)
 
     @property
     def session(self) -> Session:

@@ -313,8 +313,7 @@ async def test_leaving_cancels_an_effect_and_its_finally_runs(autojump_clock: ob
 
     async with live(search.app) as running:
         page = await running.open_v1()
-        page.connection.hang_up()
-        await wait_all_tasks_blocked()
+        await page.leave()
         assert search.entries == ["find ''", "give up ''"]
         await trio.sleep(2)
         assert search.entries[2:] == ["tidy ''"]
@@ -525,8 +524,7 @@ async def test_leaving_cancels_what_is_being_fetched(autojump_clock: object) -> 
     search = Results(seconds=60)
     async with live(search.app) as running:
         page = await running.open_v1()
-        page.connection.hang_up()
-        await wait_all_tasks_blocked()
+        await page.leave()
         assert search.entries == ["find ''", "give up ''"]
 
 

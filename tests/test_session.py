@@ -710,14 +710,19 @@ def test_limits_are_positive() -> None:
 async def test_a_running_session_may_be_attached_to_later(autojump_clock: object) -> None:
     session = Session()
     page = Page(None)
+    closings: list[tuple[int, str]] = []
+
+    async def attach() -> None:
+        closings.append(await session.attach(page.connection))
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
         await trio.sleep(1)
-        nursery.start_soon(session.attach, page.connection)
+        nursery.start_soon(attach)
         await trio.sleep(1)
         session.close(4000)
     assert page.messages == [{"type": "init", "state": {}, "sessionId": session.id}]
-    assert page.close_code == 4000
+    assert closings == [(4000, "")]
     assert session.id in repr(session)
 
 

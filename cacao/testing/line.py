@@ -8,12 +8,13 @@ import orjson
 
 from cacao.errors import ConnectionClosed
 from cacao.protocol import SUBPROTOCOL
-from cacao.session import Peer
 from cacao.testing.memory import MemoryConnection
 from cacao.testing.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cacao.peer import Peer
 
 __all__ = ["Line"]
 
@@ -25,15 +26,18 @@ class Line:
 
     Args:
         subprotocol: `"cacao.v1"`, or None for the plain protocol.
+        peer: Who the client says it is.
 
     Attributes:
         connection: For `Runtime.serve`.
         mirror: What has come so far.
+        refusal: How the app's `authenticate` has turned the client away; None if it has not.
     """
 
-    def __init__(self, subprotocol: str | None) -> None:
+    def __init__(self, subprotocol: str | None, peer: Peer) -> None:
         self.mirror = Mirror()
-        self.connection = MemoryConnection(self._deliver, subprotocol=subprotocol, peer=Peer())
+        self.refusal: ConnectionClosed | None = None
+        self.connection = MemoryConnection(self._deliver, subprotocol=subprotocol, peer=peer)
         self._last_id = 0
         if self._is_numbered:
             self._put({"type": "hello", "patches": True})
@@ -75,6 +79,11 @@ class Line:
             if self._is_numbered:
                 self._put({"type": "bye"})
             self.connection.hang_up(1001, "the test client has closed")
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close as a server that turns the client away."""
+        self.refusal = ConnectionClosed(code, reason)
+        self.connection.hang_up(code, reason)
 
     def _put(self, message: dict[str, Any]) -> None:
         self.send_text(orjson.dumps(message).decode())

@@ -12,7 +12,7 @@ from cacao.errors import ConnectionClosed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cacao.session import Peer
+    from cacao.peer import Peer
 
 __all__ = ["MemoryConnection"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cacao.app import App
+from cacao.peer import Peer
 from cacao.testing.leaks import LeakError, find_leaked_tasks, tasks_of_app
 from cacao.testing.line import Line
 from cacao.testing.tasks import needs_real_time, tasks_below
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cacao.runtime import Runtime
-    from cacao.testing.memory import MemoryConnection
 
 __all__ = ["Stage"]
 
@@ -52,6 +52,7 @@ class Stage:
         self._app = app
         self.unread = UnreadErrors()
         self._lines: list[Line] = []
+        self._at_the_door = 0  # clients that `authenticate` looks at
         self._is_over = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -78,20 +79,34 @@ class Stage:
         """Take what runs now for the app's own; later tasks must end with their users."""
         self._baseline = tasks_of_app(self._task)
 
-    def open_line(self, subprotocol: str | None) -> Line:
+    def open_line(self, subprotocol: str | None, peer: Peer) -> Line:
         """Connect one more client."""
-        line = Line(subprotocol)
+        line = Line(subprotocol, peer)
         self._lines.append(line)
-        self._nursery.start_soon(self._serve, line.connection)
+        self._nursery.start_soon(self._serve, line)
         return line
 
-    async def _serve(self, connection: MemoryConnection) -> None:
+    async def _serve(self, line: Line) -> None:
+        connection = line.connection
         try:
-            await self._runtime.serve(connection)
+            if await self._admit(line):
+                await self._runtime.serve(connection)
         except Exception as error:  # noqa: BLE001 -- the test is told, by the next raise_unread
             self.unread.add(error)
         finally:
             connection.hang_up(1006, "the server has let go of the connection")
+
+    async def _admit(self, line: Line) -> bool:
+        self._at_the_door += 1
+        try:
+            admitted = await self._app.admit(line.connection.peer, self.unread.report)
+        finally:
+            self._at_the_door -= 1
+        if isinstance(admitted, Peer):
+            line.connection.peer = admitted
+            return True
+        line.refuse(admitted.code, admitted.reason)
+        return False
 
     def leave(self, line: Line) -> bool:
         """Close a client's line; tells whether it was the last one open."""
@@ -114,7 +129,9 @@ class Stage:
         """
         for line in self._lines:
             line.leave()
-        yield from self._wait_while(lambda: bool(self._runtime.sessions))
+        yield 0
+        self._runtime.end_waiting()  # nobody can come back
+        yield from self._wait_while(lambda: bool(self._runtime.sessions or self._at_the_door))
         leaks = find_leaked_tasks(self._task, self._baseline)
         self.end()
         yield from self._wait_while(lambda: self._is_running)

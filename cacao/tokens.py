@@ -1,0 +1,76 @@
+"""What takes a session up again: a secret that only its client has, and that changes each time.
+
+A token is 192 random bits, apart from the session's public id. The server keeps its digest alone,
+and finds the session by that: how long the search takes tells nothing about any token.
+
+Each `init` brings a new one. The older one holds until the client has spoken on the connection
+that brought the newer: an `init` that was lost on its way must not cost the session.
+"""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import blake2b
+from typing import Generic, TypeVar
+
+__all__ = ["Tokens", "digest_of"]
+
+Owner = TypeVar("Owner")
+
+
+def digest_of(token: str) -> bytes:
+    """Give what is kept of a token, 16 bytes."""
+    return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class Tokens(Generic[Owner]):
+    """The valid tokens of one owner: two at most.
+
+    Args:
+        register: Whom each digest stands for; shared by all owners.
+
+    Attributes:
+        digests: Of the valid tokens, the newest last.
+    """
+
+    __slots__ = ("_register", "digests")
+
+    def __init__(self, register: dict[bytes, Owner]) -> None:
+        self.digests: tuple[bytes, ...] = ()
+        self._register = register
+
+    def issue(self, owner: Owner) -> str:
+        """Make the next token. The one before holds on, until `confirm`."""
+        token = secrets.token_urlsafe(24)
+        self.accept((*self.digests[-1:], digest_of(token)), owner)
+        return token
+
+    def accept(self, digests: tuple[bytes, ...], owner: Owner) -> None:
+        """Let the tokens of these digests be the valid ones."""
+        self.revoke()
+        self.digests = digests
+        for digest in digests:
+            self._register[digest] = owner
+
+    def present(self, token: str) -> None:
+        """Note that the client has shown this one of its tokens: it knows no newer."""
+        digest = digest_of(token)
+        if digest in self.digests:
+            self._keep(digest)
+
+    def confirm(self) -> None:
+        """Note that the client has the newest token: the one before is void."""
+        if len(self.digests) > 1:
+            self._keep(self.digests[-1])
+
+    def revoke(self) -> None:
+        """Make all void."""
+        for digest in self.digests:
+            del self._register[digest]
+        self.digests = ()
+
+    def _keep(self, kept: bytes) -> None:
+        for digest in self.digests:
+            if digest != kept:
+                del self._register[digest]
+        self.digests = (kept,)
