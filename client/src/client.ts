@@ -13,12 +13,11 @@ import { applyPatches } from "./patches";
 import {
   type BeatMessage,
   type ErrorDetail,
-  type ErrorMessage,
   encodeEvent,
-  type FailedResult,
   type Failure,
   type HelloMessage,
   type InitMessage,
+  type Outcome,
   type Result,
   type ServerMessage,
   type UpdateMessage,
@@ -38,13 +37,18 @@ export interface ClientOptions {
    * were asked for (`superseded`, `dropped`, `cancelled`). Default: `console.warn`.
    */
   onError?: (error: EventError) => void;
+  /** Hears of each attempt to take the session up again; see `CacaoClient.outcome`. */
+  onOutcome?: (outcome: Outcome) => void;
   /** What to use in place of the browser's own, for tests. */
   environment?: Partial<Environment>;
 }
 
 /** Why the client stays disconnected. */
 export interface Closing {
-  /** The WebSocket close code; 4001: another tab or connection has taken this session over. */
+  /**
+   * The WebSocket close code; 4001: another tab or connection has taken this session over; 4401:
+   * the server does not let this client in, for which `reason` may tell why.
+   */
   readonly code: number;
   readonly reason: string;
 }
@@ -92,6 +96,7 @@ export class CacaoClient {
   readonly #url: string;
   readonly #queueLimit: number;
   readonly #onError: (error: EventError) => void;
+  readonly #onOutcome: (outcome: Outcome) => void;
   readonly #environment: Environment;
   readonly #connection: Connection;
   readonly #store = new Store();
@@ -106,16 +111,24 @@ export class CacaoClient {
   #token: string | undefined;
   #rev: number | undefined;
   #lastId = 0;
+  /** Whether this connection asked for an earlier session. */
+  #isReturning = false;
+  #outcome: Outcome | null = null;
 
   constructor(options: ClientOptions = {}) {
     this.#url = options.url ?? "/ws";
     this.#queueLimit = options.queueLimit ?? 256;
     this.#onError = options.onError ?? console.warn;
+    this.#onOutcome = options.onOutcome ?? (() => {});
     this.#environment = { ...browserEnvironment(), ...options.environment };
     this.#connection = new Connection(
       {
         url: () => this.#socketUrl(),
-        greeting: () => this.#greeting(),
+        greeting: () => {
+          const hello = this.#greeting();
+          this.#isReturning = hello.resume !== undefined;
+          return hello;
+        },
         received: (message) => this.#received(message),
         ended: (plan, code, reason) => this.#ended(plan, code, reason),
         hiding: () => this.#keepToken(),
@@ -134,6 +147,14 @@ export class CacaoClient {
     return this.#sessionId;
   }
 
+  /**
+   * What became of the session when it was last taken up again, after a loss of the connection or a
+   * reload of the page; `null` if that was never tried. `fresh`: it is gone, this is a new one.
+   */
+  get outcome(): Outcome | null {
+    return this.#outcome;
+  }
+
   /** Why the client is disconnected for good; `null` if it is not, or was closed by `disconnect`. */
   get closing(): Closing | null {
     return this.#closing;
@@ -149,7 +170,7 @@ export class CacaoClient {
     return this.#store.subscribe(name, listener);
   }
 
-  /** Calls `listener` when `status`, `sessionId` or `closing` may have changed. */
+  /** Calls `listener` when `status`, `sessionId`, `outcome` or `closing` may have changed. */
   subscribeStatus(listener: Listener): Unsubscribe {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -242,11 +263,13 @@ export class CacaoClient {
         this.#update(message);
         break;
       case "result":
+        // After a resume the server repeats what may have been lost, and what was not.
         if (message.ok) this.#take(message.id)?.resolve(message);
-        else this.#fail(message);
+        else this.#take(message.id)?.reject(new EventError(message));
         break;
       case "error":
-        this.#fail(message);
+        if (message.id === undefined) this.#report(new EventError(message));
+        else this.#take(message.id)?.reject(new EventError(message));
     }
   }
 
@@ -263,8 +286,15 @@ export class CacaoClient {
     if (outcome === "resumed") this.#store.merge(init.state);
     else this.#store.replace(init.state);
     this.#lastId = lastEvent;
+    // The earlier token holds until the server has heard that this one has come.
+    if (outcome !== "fresh") this.#connection.send({ type: "beat" });
     for (const event of this.#waiting) this.#transmit(event);
     this.#isReady = true;
+    if (this.#isReturning) {
+      this.#isReturning = false;
+      this.#outcome = outcome;
+      this.#onOutcome(outcome);
+    }
     this.#changed();
   }
 
@@ -297,13 +327,6 @@ export class CacaoClient {
       this.#waiting.shift();
       this.#running.set(event.id, event);
     }
-  }
-
-  #fail(failure: FailedResult | ErrorMessage): void {
-    const error = new EventError(failure);
-    const event = failure.id === undefined ? undefined : this.#take(failure.id);
-    if (event === undefined) this.#report(error);
-    else event.reject(error);
   }
 
   #take(id: number): PendingEvent | undefined {
@@ -412,5 +435,6 @@ function cancelled(message: string): EventError {
 
 function describe({ code, reason }: Closing): string {
   if (code === 4001) return "another connection has taken the session over";
+  if (code === 4401) return `the server does not let this client in${reason && `: ${reason}`}`;
   return `the server closed the connection with code ${code}${reason && `: ${reason}`}`;
 }

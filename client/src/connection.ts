@@ -50,6 +50,7 @@ export const CLOSE_PLANS: ReadonlyMap<number, ClosePlan> = new Map<number, Close
   [1012, "later"], // the server restarts
   [1013, "later"], // too many sessions
   [4001, "stay"], // taken over by a newer connection
+  [4401, "stay"], // not let in: somebody has to log in first
 ]);
 
 export const CLOSE_TOO_BIG = 1009;

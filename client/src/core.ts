@@ -16,4 +16,4 @@ export type {
   Timers,
   TokenStorage,
 } from "./environment";
-export type { ErrorDetail, Result, State } from "./protocol";
+export type { ErrorDetail, Outcome, Result, State } from "./protocol";

@@ -15,7 +15,7 @@ import {
 } from "react";
 import { CacaoClient, type EventData, type EventError } from "./client";
 import type { ConnectionStatus } from "./connection";
-import type { Result } from "./protocol";
+import type { Outcome, Result } from "./protocol";
 
 // --- The provider ---------------------------------------------------------------------------
 
@@ -124,6 +124,15 @@ export function useSessionId(): string | null {
 
 export function useIsConnected(): boolean {
   return useStatus((client) => client.status === "connected");
+}
+
+/**
+ * What became of the session when it was last taken up again, after a loss of the connection or a
+ * reload of the page: `resumed` and `rebuilt` mean that it goes on, `fresh` that it is gone and a
+ * new one has begun, which the page may want to say. `null` if that was never tried.
+ */
+export function useSessionOutcome(): Outcome | null {
+  return useStatus((client) => client.outcome);
 }
 
 function useStatus<T>(read: (client: CacaoClient) => T): T {

@@ -332,6 +332,46 @@ describe("after a reconnect", () => {
     expect(await outcome(promise)).toMatchObject({ ok: true });
   });
 
+  test("what the server repeats of settled events is not told again", async () => {
+    const onError = vi.fn();
+    const { browser, client } = connect({ onError });
+    const failure = { type: "result", id: 1, ok: false, code: "handler_error", message: "no" };
+    browser.welcome();
+    const promise = client.send("save");
+    browser.socket.say(failure);
+    expect(await outcome(promise)).toBe("handler_error");
+    browser.reconnect({ outcome: "resumed", lastEvent: 1 });
+    browser.socket.say(failure);
+    browser.socket.say({ type: "error", id: 1, code: "unknown_event", message: "no" });
+    await Promise.resolve();
+    expect(onError).toHaveBeenCalledTimes(1);
+  });
+
+  test("the server hears at once that its new token has come", () => {
+    const { browser } = connect();
+    const first = browser.welcome();
+    expect(first.sent.at(-1)).toMatchObject({ type: "hello" });
+    browser.reconnect({ outcome: "resumed" });
+    expect(browser.socket.sent.at(-1)).toEqual({ type: "beat" });
+    browser.reconnect({ outcome: "fresh" });
+    expect(browser.socket.sent.at(-1)).toMatchObject({ type: "hello" });
+  });
+
+  test("the page is told what became of its session", () => {
+    const onOutcome = vi.fn();
+    const { browser, client } = connect({ onOutcome });
+    browser.welcome({ outcome: "fresh" });
+    expect(client.outcome).toBeNull();
+    for (const each of ["resumed", "resumed", "rebuilt", "fresh"]) {
+      browser.reconnect({ outcome: each });
+      expect(client.outcome).toBe(each);
+    }
+    browser.socket.say({ type: "update", changes: {}, rev: 99 });
+    browser.socket.say(initMessage({ outcome: "rebuilt", rev: 100 }));
+    expect(client.outcome).toBe("fresh"); // it was the same connection
+    expect(onOutcome.mock.calls.flat()).toEqual(["resumed", "resumed", "rebuilt", "fresh"]);
+  });
+
   test("fresh: nothing is sent into the new session, every promise rejects", async () => {
     const { browser, client } = connect();
     const socket = browser.welcome();
@@ -387,6 +427,7 @@ describe("staying closed", () => {
   test.each([
     [1000, "done"],
     [4001, ""],
+    [4401, "unauthorized"],
   ])("%i says so and cancels what waits", async (code, reason) => {
     const { browser, client } = connect();
     const socket = browser.welcome();
@@ -396,6 +437,12 @@ describe("staying closed", () => {
     expect(client.closing).toEqual({ code, reason });
     expect(await outcome(promise)).toBe("cancelled");
     expect(await outcome(client.send("b"))).toBe("cancelled");
+  });
+
+  test("an event that comes later is told why", async () => {
+    const { browser, client } = connect();
+    browser.socket.end(4401, "unauthorized");
+    await expect(client.send("a")).rejects.toThrow("does not let this client in: unauthorized");
   });
 
   test("the page may connect again", () => {

@@ -183,7 +183,7 @@ describe("close codes", () => {
     expect(delayOfNextAttempt(browser)).toBe(delayMs);
   });
 
-  test.each([1000, 4001])("%i stays closed", (code) => {
+  test.each([1000, 4001, 4401])("%i stays closed", (code) => {
     const { browser, connection } = openLasting();
     browser.socket.end(code);
     browser.page("wake");

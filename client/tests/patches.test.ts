@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { applyPatches } from "../src/patches";
 import type { Patch } from "../src/protocol";
+import { Store } from "../src/store";
 
 const apply = (value: unknown, ...patches: Patch[]) =>
   applyPatches({ it: patches }, () => value)?.it;
@@ -51,6 +52,13 @@ describe("a patch that does not fit gives nothing", () => {
     [[1], []],
   ])("%j and %j", (value, patch) => {
     expect(applyPatches({ it: [patch as Patch] }, () => value)).toBeNull();
+  });
+
+  test.each(["__proto__", "constructor", "prototype"])("and has the name %s", (name) => {
+    const store = new Store();
+    const patches = JSON.parse(`{${JSON.stringify(name)}: [["append", "b"]]}`);
+    expect(applyPatches(patches, (each) => store.get(each))).toBeNull();
+    expect(Object.getPrototypeOf({})).toBe(Object.prototype);
   });
 
   test("and takes the others of its update with it", () => {

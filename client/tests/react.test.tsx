@@ -10,6 +10,7 @@ import {
   useIsConnected,
   useResource,
   useSessionId,
+  useSessionOutcome,
   useSignal,
   useSignalCheckbox,
   useSignalForm,
@@ -218,7 +219,8 @@ test("the status, the session and being connected are told", () => {
   function Facts() {
     return (
       <p role="note">
-        {useConnectionStatus()} {String(useSessionId())} {String(useIsConnected())}
+        {useConnectionStatus()} {String(useSessionId())} {String(useIsConnected())}{" "}
+        {String(useSessionOutcome())}
       </p>
     );
   }
@@ -228,11 +230,13 @@ test("the status, the session and being connected are told", () => {
     </CacaoProvider>,
   );
   const note = screen.getByRole("note");
-  expect(note.textContent).toBe("connecting null false");
+  expect(note.textContent).toBe("connecting null false null");
   act(() => void browser.welcome({ sessionId: "abc" }));
-  expect(note.textContent).toBe("connected abc true");
+  expect(note.textContent).toBe("connected abc true null");
+  act(() => browser.reconnect({ outcome: "rebuilt", sessionId: "abc" }));
+  expect(note.textContent).toBe("connected abc true rebuilt");
   act(() => browser.socket.end(4001));
-  expect(note.textContent).toBe("disconnected abc false");
+  expect(note.textContent).toBe("disconnected abc false rebuilt");
 });
 
 describe("useEvent", () => {
