@@ -16,7 +16,7 @@ __all__ = ["Peer"]
 class Peer:
     """What is known of who opened a connection: what `App(authenticate=...)` is given.
 
-    All of it but `user` is what the client says of itself, and may be false.
+    All of it but `address` and `user` is what the client says of itself, and may be false.
 
     Attributes:
         address: The client's address as the server saw it; empty in memory. Behind a proxy it is

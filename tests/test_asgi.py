@@ -13,6 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from cacao import App, Registry, Signal
 from cacao.asgi import Edge, WebSocketConnection
 from cacao.errors import ConnectionClosed
+from cacao.gate import Gate
+from cacao.hardening import MAX_MESSAGE_BYTES
 from cacao.pages import make_quart
 
 if TYPE_CHECKING:
@@ -181,9 +183,17 @@ async def test_a_page_of_another_host_is_refused_and_named_in_the_log(
 async def test_the_pages_of_a_listed_host_are_let_in() -> None:
     headers = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:5173")]
     app = counter()
-    edge = Edge(app.runtime, app.quart, app._report, ["http://localhost:5173"])
+    gate = Gate(allowed_origins=["http://localhost:5173"])
+    edge = Edge(app.runtime, app.quart, app._report, gate=gate)
     async with connected(edge, Server({**websocket(), "headers": headers})) as server:
         assert server.answers[0]["type"] == "websocket.accept"
+
+
+async def test_the_server_is_told_how_large_a_message_may_be() -> None:
+    app = counter()
+    edge = Edge(app.runtime, app.quart, app._report, max_message_bytes=100)
+    async with connected(edge, Server(websocket())) as server:
+        assert server.answers[0][MAX_MESSAGE_BYTES] == 100
 
 
 async def test_a_binary_message_closes_with_1003() -> None:
@@ -254,13 +264,25 @@ async def test_http_goes_to_quart() -> None:
         "path": "/health",
         "raw_path": b"/health",
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"host", b"localhost")],
         "http_version": "1.1",
     }
     server = Server(scope)
     server.tell.send_nowait({"type": "http.request", "body": b"", "more_body": False})
     await edge_of(counter())(scope, server.receive, server.send)
     assert (server.answers[0]["status"], b'"ok"' in server.answers[1]["body"]) == (200, True)
+
+
+async def test_http_for_another_host_does_not_reach_quart() -> None:
+    headers = [(b"host", b"evil.com")]
+    scope = {"type": "http", "method": "GET", "headers": headers, "server": ("127.0.0.1", 8000)}
+    server = Server(scope)
+    await edge_of(counter())(scope, server.receive, server.send)
+    start, body = server.answers
+    assert (start["status"], body["body"]) == (421, b"this server does not answer to that host\n")
+    names = [name for name, _ in start["headers"]]
+    assert len(names) == len(set(names))
+    assert b"content-security-policy" in names
 
 
 async def test_a_handler_can_look_at_who_connected() -> None:

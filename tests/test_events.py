@@ -267,3 +267,11 @@ def test_an_async_call_method_is_awaited() -> None:
             await trio.lowlevel.checkpoint()
 
     assert handle(Callable()).may_wait
+
+
+def test_a_name_of_an_objects_prototype_is_a_field_like_any_other() -> None:
+    app, seen = App(), []
+    app.on("take")(lambda _, event: seen.append(event))
+    data = {"__proto__": {"admin": True}, "constructor": 1, "__class__": 2}
+    TestClient(app).send("take", data)
+    assert seen == [data]

@@ -11,13 +11,14 @@ import trio
 import trio.testing
 
 from cacao.errors import HostingError
+from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.clock import next_jump
 from cacao.testing.stage import Stage
 from cacao.testing.view import ClientView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
     from cacao.app import App
@@ -43,13 +44,24 @@ class AsyncTestClient(ClientView):
     Args:
         app: The app under test.
         subprotocol: None speaks the plain protocol, which has no results.
+        headers: Of the handshake, by name: what the app's `authenticate` looks at.
+        cookies: The same, by name.
 
     Raises:
         TypeError: `app` is no App.
+        ConnectionClosed: On entering: the app's `authenticate` has refused this client, with 4401.
     """
 
-    def __init__(self, app: App, *, subprotocol: str | None = SUBPROTOCOL) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        subprotocol: str | None = SUBPROTOCOL,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+    ) -> None:
         self._subprotocol = subprotocol
+        self._peer = Peer.of(headers or {}, cookies or {})
         self._stage = Stage(app)
 
     async def __aenter__(self) -> Self:
@@ -77,7 +89,7 @@ class AsyncTestClient(ClientView):
             try:
                 await trio.testing.wait_all_tasks_blocked()
                 self._stage.mark_start()
-                await self._join(self._subprotocol)
+                await self._join(self._subprotocol, self._peer)
                 yield
                 await self._leave()
             except Exception as error:  # noqa: BLE001 -- raised below, where no group wraps it
@@ -86,20 +98,33 @@ class AsyncTestClient(ClientView):
         if failure is not None:
             raise failure
 
-    async def _join(self, subprotocol: str | None) -> None:
+    async def _join(self, subprotocol: str | None, peer: Peer) -> None:
         self._start = trio.current_time()
-        self._line = self._stage.open_line(subprotocol)
+        self._line = self._stage.open_line(subprotocol, peer)
         await self._settle()
+        if self._line.refusal is not None:
+            raise self._line.refusal
 
     async def _leave(self) -> None:
         for seconds in self._stage.close():
             await self._pass_time(seconds)
 
-    async def another(self, *, subprotocol: str | None = SUBPROTOCOL) -> AsyncTestClient:
-        """Connect one more user to the same run of the app; it closes with the block."""
+    async def another(
+        self,
+        *,
+        subprotocol: str | None = SUBPROTOCOL,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+    ) -> AsyncTestClient:
+        """Connect one more user to the same run of the app; it closes with the block.
+
+        Raises:
+            ConnectionClosed: The app's `authenticate` has refused this client, with code 4401.
+        """
         client = AsyncTestClient.__new__(AsyncTestClient)
         client._stage = self._stage  # noqa: SLF001 -- another object of this very class
-        await client._join(subprotocol)  # noqa: SLF001 -- the same
+        peer = Peer.of(headers or {}, cookies or {})
+        await client._join(subprotocol, peer)  # noqa: SLF001 -- the same
         return client
 
     @property
@@ -143,6 +168,8 @@ class AsyncTestClient(ClientView):
 
     async def _settle(self) -> None:
         await trio.testing.wait_all_tasks_blocked()
+        if self._stage.spread_news():
+            await trio.testing.wait_all_tasks_blocked()
         self._stage.unread.raise_unread()
 
     async def _pass_time(self, seconds: float) -> None:

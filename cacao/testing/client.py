@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.view import ClientView
 from cacao.testing.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cacao.app import App
     from cacao.protocol import Result
@@ -33,6 +34,8 @@ class TestClient(ClientView):
     Args:
         app: The app under test.
         subprotocol: None speaks the plain protocol, which has no results.
+        headers: Of the handshake, by name: what the app's `authenticate` looks at.
+        cookies: The same, by name.
         seed: Decides the order in which ready tasks run, here and in every client of this app.
         max_ticks: Scheduler steps that may pass before everything has come to rest.
 
@@ -40,6 +43,7 @@ class TestClient(ClientView):
         TypeError: `app` is no App.
         ValueError: The app has a client with another seed or limit.
         HostingError: A trio task is running here.
+        ConnectionClosed: The app's `authenticate` has refused this client, with code 4401.
     """
 
     __test__ = False  # it is no test case, whatever pytest makes of its name
@@ -49,12 +53,18 @@ class TestClient(ClientView):
         app: App,
         *,
         subprotocol: str | None = SUBPROTOCOL,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
         seed: int = 0,
         max_ticks: int = 100_000,
     ) -> None:
         self._world = World.of(app, seed=seed, max_ticks=max_ticks)
         self._stage = self._world.stage
-        self._line = self._world.do(self._stage.open_line, subprotocol)
+        peer = Peer.of(headers or {}, cookies or {})
+        self._line = self._world.do(self._stage.open_line, subprotocol, peer)
+        if self._line.refusal is not None:
+            self.close()
+            raise self._line.refusal
 
     @property
     def time(self) -> float:

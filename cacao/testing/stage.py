@@ -61,7 +61,7 @@ class Stage:
         self._is_running = True
         try:
             async with (
-                self._app.runtime(on_error=self.unread.report) as self._runtime,
+                self._app.runtime(self.unread.report, storage="memory:") as self._runtime,
                 trio.open_nursery() as self._nursery,
             ):
                 task_status.started()
@@ -112,6 +112,10 @@ class Stage:
         """Close a client's line; tells whether it was the last one open."""
         line.leave()
         return all(other.connection.closed for other in self._lines)
+
+    def spread_news(self) -> bool:
+        """Let app-wide changes go out that wait for time to pass; tells whether there are any."""
+        return self._runtime.announce()
 
     def end(self) -> None:
         """Stop the app."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cacao.session import ErrorReport
+    from cacao.reports import ErrorReport
 
 __all__ = ["Caught", "UnreadErrors"]
 

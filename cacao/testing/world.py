@@ -91,6 +91,8 @@ class World:
         """
         refuse_inside_trio()
         value = self._pump.do(action, *args)
+        if self._pump.call(self.stage.spread_news):
+            self._pump.settle()
         self.stage.unread.raise_unread()
         return value
 
