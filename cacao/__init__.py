@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cacao.app import App
+    from cacao.cookies import SignedCookie
     from cacao.errors import (
         CacaoError,
         ConnectionClosed,
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
         NotSerializableError,
         ReactiveError,
         SessionEndedError,
+        StorageError,
+        UnauthorizedError,
         WriteInComputedError,
     )
     from cacao.events import EventDescription
     from cacao.hosting import from_asyncio
     from cacao.limits import Limits
+    from cacao.peer import Peer
     from cacao.reactive import Computed, Effect, Signal, batch, untracked
     from cacao.registry import Registry
+    from cacao.reports import ErrorReport
     from cacao.resource import Resource
-    from cacao.session import ErrorReport, Session
+    from cacao.session import Session
     from cacao.streams import ListSignal, TextSignal
     from cacao.threads import ThreadSession
 
@@ -52,14 +57,18 @@ __all__ = [
     "MessageError",
     "NoSessionError",
     "NotSerializableError",
+    "Peer",
     "ReactiveError",
     "Registry",
     "Resource",
     "Session",
     "SessionEndedError",
     "Signal",
+    "SignedCookie",
+    "StorageError",
     "TextSignal",
     "ThreadSession",
+    "UnauthorizedError",
     "WriteInComputedError",
     "batch",
     "from_asyncio",
@@ -70,6 +79,8 @@ _MODULES = (
     "registry",
     "errors",
     "limits",
+    "peer",
+    "reports",
     "reactive",
     "threads",
     "events",
@@ -77,6 +88,7 @@ _MODULES = (
     "resource",
     "session",
     "hosting",
+    "cookies",
     "app",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -12,18 +12,23 @@ import trio
 
 from cacao import server
 from cacao.asgi import Edge
+from cacao.authentication import Authentication
+from cacao.errors import DeclarationError
 from cacao.events import EventDescription, Events
+from cacao.gate import Gate, Refusal
+from cacao.headers import CONTENT_SECURITY_POLICY, SecurityHeaders
 from cacao.hosting import host as host_anywhere
 from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.pages import make_quart
+from cacao.persistence import stored_signals
 from cacao.registry import Place, Registry, claim_registry
-from cacao.runtime import Runtime, open_runtime, report_error
-from cacao.session import ErrorReport
+from cacao.reports import ErrorReport, report_error
+from cacao.runtime import Runtime, open_runtime
 from cacao.watchdog import watch_for_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from quart_trio import QuartTrio
@@ -32,12 +37,14 @@ if TYPE_CHECKING:
     from cacao.lifetimes import TimerScope
     from cacao.middleware import Middleware
     from cacao.options import HandlerOptions
+    from cacao.peer import Peer
     from cacao.reactive import Signal
     from cacao.resource import Resource
 
 __all__ = ["App"]
 
 _DEBUG_THRESHOLD = 0.1
+_DEFAULT_STORAGE = "sqlite:.cacao/storage.sqlite3"
 
 Function = TypeVar("Function", bound="Callable[..., object]")
 Wrapper = TypeVar("Wrapper", bound="Middleware")
@@ -54,8 +61,22 @@ class App:
         static_folder: The page's built files, served at `/`; relative to the file that makes
             the App.
         limits: How much one client may ask; see `Limits`.
+        allowed_hosts: Names under which the app is asked for, without scheme and port:
+            "example.com", "*.example.com", an address, "*" for all. By default any, but on loopback
+            only loopback's own, such as "localhost". Others are refused with HTTP 421.
         allowed_origins: Whose pages may connect besides those that this host serves, such as
             "https://example.com"; "*" for all. Others are refused with HTTP 403.
+        content_security_policy: What pages may load and run, where an answer does not say so
+            itself. The default lets them load from this server alone, and run no script that
+            stands in the page; None sends none.
+        authenticate: Tells who opens a connection. It takes a `Peer` and gives the user, whom
+            handlers find as `session.user`, or None to refuse; so does raising an
+            `UnauthorizedError`. It may be async, for `Limits.hook_timeout` seconds at most. Users
+            are told apart as strings, or by their `id`: nobody takes up another's session.
+        storage: Where stored signals are kept, and sessions while the server restarts:
+            "sqlite:path/to/file", relative to the file that makes the App, or "redis://host:6379/0",
+            which several servers share. By default the file `.cacao/storage.sqlite3`, if a signal
+            has `persist=`; else nothing is kept.
         debug: Whether this is a developer's machine: then code that blocks the loop for more than
             0.1 s is named in the log.
         watch_blocking: The same with another number of seconds, for any machine.
@@ -71,7 +92,11 @@ class App:
         registry: Registry | None = None,
         static_folder: str | Path | None = None,
         limits: Limits | None = None,
+        allowed_hosts: Collection[str] = (),
         allowed_origins: Collection[str] = (),
+        content_security_policy: str | None = CONTENT_SECURITY_POLICY,
+        authenticate: Callable[[Peer], object] | None = None,
+        storage: str | None = None,
         debug: bool = False,
         watch_blocking: float | None = None,
     ) -> None:
@@ -84,7 +109,11 @@ class App:
         self._blocking_threshold = watch_blocking or (_DEBUG_THRESHOLD if debug else None)
         self._events = Events()
         self._lifetimes = Lifetimes()
-        self._allowed_origins = tuple(allowed_origins)
+        self._gate = Gate(allowed_hosts, allowed_origins)
+        self._headers = SecurityHeaders(content_security_policy)
+        self._authentication = Authentication(authenticate, self.limits.hook_timeout)
+        self._storage = None if storage is None else _located(storage, place)
+        self._default_storage = _located(_DEFAULT_STORAGE, place)
         self._error_sinks: list[Callable[[ErrorReport], None]] = []
 
     # --- Declaring -----------------------------------------------------------------------------
@@ -316,13 +345,46 @@ class App:
     @cached_property
     def asgi(self) -> ASGIApp:
         """The ASGI application, for any server: `asgi = app.asgi`, `hypercorn app:asgi`."""
-        edge = Edge(self._serve, self.quart, self._report, self._allowed_origins)
+        edge = Edge(
+            self._serve,
+            self.quart,
+            self._report,
+            admit=self.admit,
+            gate=self._gate,
+            headers=self._headers,
+            max_message_bytes=self.limits.max_message_bytes,
+        )
         return host_anywhere(edge)
 
-    def _report(self, where: str, error: Exception) -> None:
+    async def admit(
+        self, peer: Peer, on_error: Callable[[ErrorReport], None] | None = None
+    ) -> Peer | Refusal:
+        """Ask `authenticate` who a peer is, before it is served. Servers and tests go through here.
+
+        Args:
+            peer: Who opens a connection.
+            on_error: Told of an error in the author's code, as in `runtime`.
+
+        Returns:
+            The peer with its user, or how it is refused.
+        """
+        report = partial(self._report, on_error=on_error)
+        return await self._authentication.admit(peer, report)
+
+    def _report(
+        self,
+        where: str,
+        error: Exception,
+        on_error: Callable[[ErrorReport], None] | None = None,
+    ) -> None:
         """Report what was raised by the author's code outside of every session."""
         report = ErrorReport(error, where, "", None, secrets.token_hex(6))
-        report_error(report, self._error_sinks)
+        report_error(report, self._sinks(on_error))
+
+    def _sinks(
+        self, on_error: Callable[[ErrorReport], None] | None
+    ) -> list[Callable[[ErrorReport], None]]:
+        return [*self._error_sinks, on_error] if on_error else self._error_sinks
 
     @asynccontextmanager
     async def _serve(self) -> AsyncIterator[Runtime]:
@@ -347,7 +409,10 @@ class App:
         server.run(self.asgi, host=host, port=port)
 
     def runtime(
-        self, on_error: Callable[[ErrorReport], None] | None = None
+        self,
+        on_error: Callable[[ErrorReport], None] | None = None,
+        *,
+        storage: str | None = None,
     ) -> AbstractAsyncContextManager[Runtime]:
         """Open one run of this app, inside trio: `async with app.runtime() as runtime`.
 
@@ -355,6 +420,36 @@ class App:
 
         Args:
             on_error: Told of each error in the author's code, in this run.
+            storage: In place of the app's own, if it has one: "memory:" lets nothing outlive this
+                run.
+
+        Raises:
+            DeclarationError: A signal is stored for each user, and the app knows none.
         """
-        sinks = [*self._error_sinks, on_error] if on_error else self._error_sinks
-        return open_runtime(self.registry, self._events, self._lifetimes, self.limits, sinks)
+        stored = stored_signals(self.registry)
+        if not self._authentication.knows_users:
+            _refuse_unknown_users(stored)
+        own = self._storage or (self._default_storage if stored else None)
+        return open_runtime(
+            self.registry,
+            self._events,
+            self._lifetimes,
+            self.limits,
+            self._sinks(on_error),
+            own and (storage or own),
+        )
+
+
+def _located(storage: str, place: Place) -> str:
+    """Let the path of a file be relative to the one that makes the App."""
+    scheme, found, path = storage.partition("sqlite:")
+    return f"sqlite:{Path(place.file).parent / path}" if found and not scheme else storage
+
+
+def _refuse_unknown_users(stored: Iterable[Signal[Any]]) -> None:
+    for signal in stored:
+        if signal.persist == "user":
+            raise DeclarationError(
+                f"signal {signal.label!r} at {signal.place} has persist='user', but the app knows "
+                "no users; tell who they are: App(authenticate=...)"
+            )

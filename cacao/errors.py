@@ -10,7 +10,9 @@ CacaoError
 ├── SessionEndedError       something was to be started in a session that is not live
 ├── NotSerializableError    a signal value that JSON cannot carry
 ├── MessageError            what a client sent is refused, with the wire's error code
+├── UnauthorizedError       a client is refused before it has a session
 ├── ConnectionClosed        the other side of a connection is gone
+├── StorageError            what outlives the process cannot be read or written
 └── HostingError            trio is not running where it is needed
 """
 
@@ -28,6 +30,8 @@ __all__ = [
     "NotSerializableError",
     "ReactiveError",
     "SessionEndedError",
+    "StorageError",
+    "UnauthorizedError",
     "WriteInComputedError",
 ]
 
@@ -114,6 +118,10 @@ class MessageError(CacaoError):
         super().__init__(message)
 
 
+class UnauthorizedError(CacaoError):
+    """Raised by an app's `authenticate`, it refuses the client, and its text tells them why."""
+
+
 class ConnectionClosed(CacaoError):  # noqa: N818 - an end, not a mistake
     """The other side of a connection is gone.
 
@@ -126,6 +134,10 @@ class ConnectionClosed(CacaoError):  # noqa: N818 - an end, not a mistake
         self.code = code
         self.reason = reason
         super().__init__(f"connection closed with code {code}" + (f": {reason}" if reason else ""))
+
+
+class StorageError(CacaoError):
+    """What outlives the process cannot be read or written: the file or Redis is out of reach."""
 
 
 class HostingError(CacaoError):

@@ -97,7 +97,7 @@ class Home(ref[Any]):
 class Journal:
     """What an open batch has done, so that it can be told at once, or undone."""
 
-    __slots__ = ("changed", "nodes", "ran", "values", "watchers")
+    __slots__ = ("changed", "nodes", "operations", "ran", "values", "watchers")
 
     def __init__(self) -> None:
         self.values: dict[Cell, Any] = {}  # of signals, before
@@ -105,6 +105,7 @@ class Journal:
         self.changed: dict[tuple[Any, Any], None] = {}  # declarations and their stores
         self.watchers: dict[Node, None] = {}  # that were clean until now
         self.ran: dict[Node, None] = {}  # effects
+        self.operations: list[tuple[Any, Any, Callable[[Any], Any]]] = []  # on app-wide signals
 
     def undo(self) -> list[Node]:
         """Set everything back.

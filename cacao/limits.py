@@ -46,11 +46,14 @@ class Limits:
         resume_window: Seconds for which a session whose connection was lost waits for its client,
             with all that runs in it.
         bye_window: The same when the page has said that it goes: long enough for a reload.
+        park_window: Seconds for which a session that was stored when the server ended waits for its
+            client.
         drain_timeout: Seconds that running handlers get when the server ends.
         finish_timeout: Seconds for which what is declared `on_leave="finish"` may go on after
             its user has left.
         hook_timeout: Seconds that the `on_disconnect` hooks of a connection, or the
-            `on_session_end` hooks of a session, may take together.
+            `on_session_end` hooks of a session, may take together; and `authenticate` for a
+            connection.
 
     Raises:
         DeclarationError: A limit is not positive.
@@ -73,6 +76,7 @@ class Limits:
     send_timeout: float = 10.0
     resume_window: float = 120.0
     bye_window: float = 5.0
+    park_window: float = 3600.0
     drain_timeout: float = 3.0
     finish_timeout: float = 30.0
     hook_timeout: float = 5.0

@@ -17,14 +17,14 @@ from orjson import Fragment
 from cacao.errors import NotSerializableError
 from cacao.items import Items
 from cacao.protocol import Beat, Error, Init, Result, Update, encode, encode_value
-from cacao.reactive import Computed
+from cacao.reactive import Computed, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cacao.protocol import Outcome, Patch, ServerMessage
-    from cacao.reactive import Signal
     from cacao.registry import Declaration, Registry
+    from cacao.shared import SharedStore
     from cacao.store import Store
 
     Failed = Callable[[Exception, Declaration], None]
@@ -45,6 +45,9 @@ _KEPT_OUTCOMES = 256
 class Outbox:
     """The next messages of one session.
 
+    Args:
+        shared: Has the app-wide values; None if the session has them itself.
+
     Attributes:
         is_numbered: Whether the client speaks `cacao.v1` and so gets revisions and acks.
         can_patch: Whether the client takes patches in place of whole values.
@@ -60,7 +63,9 @@ class Outbox:
         "_acked",
         "_fingerprints",
         "_greeting",
+        "_heard",
         "_sent",
+        "_shared",
         "can_patch",
         "is_beat_due",
         "is_numbered",
@@ -70,7 +75,7 @@ class Outbox:
         "rev",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedStore | None = None) -> None:
         self.is_numbered = False
         self.can_patch = False
         self.rev = 0
@@ -79,15 +84,26 @@ class Outbox:
         self.outcomes: list[tuple[int, Result | Error]] = []
         self.is_beat_due = False
         self._acked = 0
-        self._greeting: Init | None = None
+        self._greeting: Callable[[], Init] | None = None
         # What was last sent of values that the store cannot compare, by name: a list mutated in
         # place and set again is a change there, but perhaps not on the wire.
         self._fingerprints: dict[str, bytes] = {}
         # The growing values that the client has, by name.
         self._sent: dict[str, object] = {}
+        self._shared = shared
+        self._heard = 0  # the revision of the app-wide values that the client has
 
-    def greet(self, greeting: Init) -> None:
-        """Send the whole state next; `state`, `rev` and `last_event` are filled in then."""
+    @property
+    def has_news(self) -> bool:
+        """Whether there are app-wide values that the client has not been sent."""
+        return self._shared is not None and self._heard != self._shared.revision
+
+    def greet(self, greeting: Callable[[], Init]) -> None:
+        """Send the whole state next.
+
+        Args:
+            greeting: Called when that is written; `state`, `rev` and `last_event` are filled in.
+        """
         self._greeting = greeting
 
     def acknowledge_again(self) -> None:
@@ -104,7 +120,7 @@ class Outbox:
                 reply, which is sent at once. All other values are sent.
         """
         if self._greeting is not None:
-            messages: list[ServerMessage] = [self._init(self._greeting, store, registry, failed)]
+            messages: list[ServerMessage] = [self._init(self._greeting(), store, registry, failed)]
         else:
             messages = self._update(store, failed)
         if self.replies:
@@ -153,6 +169,8 @@ class Outbox:
         state: dict[str, object] = {}
         for declaration in synced:
             self._put(state, declaration, store, failed)
+        if self._shared is not None:
+            self._heard = self._shared.revision
         if not self.is_numbered:
             return replace(greeting, state=state)
         self.rev += 1
@@ -164,8 +182,7 @@ class Outbox:
     ) -> None:
         name = declaration.name or ""
         try:
-            value = cast("Signal[object] | Computed[object]", declaration).peek(store)
-            state[name] = Fragment(encode_value(name, value))
+            state[name], value = self._write(name, declaration, store)
             self._remember(name, value)
         except NotSerializableError as error:
             failed(error, declaration)
@@ -173,9 +190,21 @@ class Outbox:
             if not isinstance(declaration, Computed):
                 failed(error, declaration)
 
+    def _write(self, name: str, declaration: Declaration, store: Store) -> tuple[Fragment, object]:
+        shared = self._shared
+        if shared is not None and isinstance(declaration, Signal) and declaration.scope == "app":
+            latest = shared.latest(declaration)
+            return latest.fragment(), latest.value
+        value = cast("Signal[object] | Computed[object]", declaration).peek(store)
+        return Fragment(encode_value(name, value)), value
+
     def _update(self, store: Store, failed: Failed) -> list[ServerMessage]:
         patches: dict[str, list[Patch]] = {}
         changes = self._encode_changes(store.take_changes(), patches, failed)
+        if self._shared is not None:
+            self._shared.flush()
+            if self._heard != self._shared.revision:
+                self._add_news(self._shared, changes, patches, failed)
         if not self.is_numbered:
             return [Update(changes)] if changes else []
         if not changes and not patches and self._acked == self.last_event:
@@ -206,6 +235,28 @@ class Outbox:
                 changes[name] = Fragment(text)
             self._remember(name, value)
         return changes
+
+    def _add_news(
+        self,
+        shared: SharedStore,
+        changes: dict[str, object],
+        patches: dict[str, list[Patch]],
+        failed: Failed,
+    ) -> None:
+        for news in shared.since(self._heard):
+            name, value, signal = news.name, news.value, news.signal
+            if signal is None:
+                continue
+            patch = self._growth(name, value) if type(value) in _GROWING else None
+            try:
+                if patch is None:
+                    changes[name] = news.fragment()
+                else:
+                    patches[name] = [cast("Patch", Fragment(encode_value(name, patch)))]
+            except NotSerializableError as error:
+                failed(error, signal)
+            self._remember(name, value)
+        self._heard = shared.revision
 
     def _growth(self, name: str, value: object) -> Patch | None:
         """Tell how a value grew out of the one that the client has; None if it did not."""

@@ -1,4 +1,4 @@
-"""Signals, computed signals, effects: values per session that follow each other.
+"""Signals, computed signals, effects: values per session or per run that follow each other.
 
 How it works. A declaration (`Signal`, `Computed`, `Effect`) is made once; each session's `Store`
 has a small node for every declaration it has touched. A node that read another is its consumer:
@@ -17,7 +17,9 @@ has a small node for every declaration it has touched. A node that read another 
 4. *The observer* is one slot of `graph.py`, set and restored around each synchronous call. It is
    no ContextVar, for a task spawned inside would inherit it; and not one per store, so that a
    computed signal may read the signals of another store. (So sessions are for one thread.)
-5. *Lifetimes.* Nodes know their declaration and their store weakly; a store that dies cuts the
+5. *An app-wide signal* has one cell, in the store that the sessions of a run share. A session that
+   touches it keeps that same cell among its own nodes, so finding it costs what any other does.
+6. *Lifetimes.* Nodes know their declaration and their store weakly; a store that dies cuts the
    edges between its nodes, so reference counting alone frees a session. (A kept error holds the
    frames that raised it, and so the session, until the next run or `close()`.)
 """
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 import inspect
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, get_args, overload
 
 from cacao import graph
 from cacao.equality import is_immutable
@@ -63,9 +65,11 @@ from cacao.registry import Declaration, current_registry
 from cacao.store import (
     Store,
     batch,
+    current_run,
     current_session,
     keep_old_value,
     publish,
+    set_current_run,
     set_current_session,
     use_session,
 )
@@ -76,12 +80,17 @@ if TYPE_CHECKING:
     from cacao.registry import Place
 
 __all__ = [
+    "Becomes",
     "Computed",
     "Effect",
+    "Persist",
+    "Scope",
     "Signal",
     "Store",
     "batch",
+    "current_run",
     "current_session",
+    "set_current_run",
     "set_current_session",
     "untracked",
     "use_session",
@@ -90,13 +99,19 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R")
 
+Scope = Literal["session", "app"]
+Persist = Literal["app", "user"]
+
 
 class Signal(Valued, Generic[T]):
-    """A value that each session has for itself.
+    """A value that each session has for itself, or that all sessions of a run have together.
 
     Example:
         count = Signal(0, name="count")
         count.set(session, count.get(session) + 1)
+
+        visitors = Signal(0, name="visitors", scope="app")
+        visitors.update(session, lambda n: n + 1)
 
     Setting what is there already is no change: values of exactly the same immutable type that
     look the same. Any other value counts as changed, also a list that was mutated and set again.
@@ -108,13 +123,28 @@ class Signal(Valued, Generic[T]):
         client: False keeps a named signal on the server.
         equal: Decides in place of the rule above whether a new value is no change: `equal(old,
             new)`. What it raises reaches the caller of `set`.
+        scope: "app" makes it app-wide: one value for all sessions of a run of the app. Any of
+            them, or `current_run()`, then stands for the run in `get`, `set` and the others.
+        persist: Whose value outlives the process, where the app has a storage: "user" keeps one
+            for each user, "app" the one of an app-wide signal. It is found again by its name.
 
     Raises:
         DeclarationError: For a name that is taken or not allowed, neither or both of the
-            defaults, or a default that cannot be copied.
+            defaults, a default that cannot be copied, or a `persist` that goes with no name or
+            another scope.
+
+    Attributes:
+        persist: As given.
     """
 
-    __slots__ = ("_default", "_is_mutable", "_make_default")
+    __slots__ = (
+        "_default",
+        "_is_app_wide",
+        "_is_mutable",
+        "_make_default",
+        "_needs_cell",
+        "persist",
+    )
 
     @overload
     def __init__(
@@ -124,6 +154,8 @@ class Signal(Valued, Generic[T]):
         name: str | None = None,
         client: bool = True,
         equal: Callable[[T, T], bool] | None = None,
+        scope: Scope = "session",
+        persist: Persist | None = None,
     ) -> None: ...
 
     @overload
@@ -134,6 +166,8 @@ class Signal(Valued, Generic[T]):
         name: str | None = None,
         client: bool = True,
         equal: Callable[[T, T], bool] | None = None,
+        scope: Scope = "session",
+        persist: Persist | None = None,
     ) -> None: ...
 
     def __init__(
@@ -144,8 +178,13 @@ class Signal(Valued, Generic[T]):
         name: str | None = None,
         client: bool = True,
         equal: Callable[[T, T], bool] | None = None,
+        scope: Scope = "session",
+        persist: Persist | None = None,
     ) -> None:
         super().__init__(name, client=client, equal=equal)
+        _check_scope(self, scope, persist)
+        self.persist = persist
+        self._is_app_wide = scope == "app"
         if (default is UNSET) is (default_factory is None):
             raise DeclarationError(
                 f"{self.label} needs a default or a default_factory, and not both; "
@@ -155,12 +194,19 @@ class Signal(Valued, Generic[T]):
         is_copied = self._is_mutable and default_factory is None
         self._default: T = self._own_copy(default) if is_copied else default
         self._make_default = default_factory
+        # Whether reading it makes a cell: the default may be mutated, or is the run's to keep.
+        self._needs_cell = self._is_mutable or self._is_app_wide
         if name is not None:
             current_registry().add(self)
 
     @property
+    def scope(self) -> Scope:
+        """Whose value it is: each session's own, or the one of all sessions of a run."""
+        return "app" if self._is_app_wide else "session"
+
+    @property
     def default(self) -> T:
-        """A new session's value; a copy of its own where it can be mutated."""
+        """A new session's value, or a new run's; a copy of its own where it can be mutated."""
         if self._make_default is not None:
             return self._make_default()
         return deepcopy(self._default) if self._is_mutable else self._default
@@ -169,20 +215,22 @@ class Signal(Valued, Generic[T]):
     def value(self) -> T:
         """The value in the session known here: a handler's, an effect's, a computed signal's.
 
+        An app-wide signal has one wherever the run is known, so in the app's tasks, too.
+
         Raises:
             NoSessionError: On reading or setting it where no session is known.
         """
-        return self.get(current_session())
+        return self.get(current_run() if self._is_app_wide else current_session())
 
     @value.setter
     def value(self, value: T) -> None:
-        self.set(current_session(), value)
+        self.set(current_run() if self._is_app_wide else current_session(), value)
 
     def get(self, session: Store) -> T:
         """Return the session's value; inside a Computed or an Effect it becomes a dependency."""
         cell = session._nodes.get(self._key)
         if cell is None:
-            if graph.observer is None and not self._is_mutable:
+            if graph.observer is None and not self._needs_cell and not session.is_run:
                 return self._default
             cell = self._settle_in(session)
         if graph.observer is not None:
@@ -195,7 +243,7 @@ class Signal(Valued, Generic[T]):
         """Return the session's value without depending on it."""
         cell = session._nodes.get(self._key)
         if cell is None:
-            if not self._is_mutable:
+            if not self._needs_cell and not session.is_run:
                 return self._default
             cell = self._settle_in(session)
         value: T = cell.value
@@ -219,10 +267,19 @@ class Signal(Valued, Generic[T]):
             return
         if session.guard is not None and self.is_synced:
             session.guard(self, value)
+        if self._is_app_wide:
+            session = session.shared
+            session.note_operation(self, Becomes(value))
         self._put(session, cell, value)
 
     def _put(self, session: Store, cell: Cell, value: T) -> None:
-        """Store a value that is new and allowed, and tell all who wait for it."""
+        """Store a value that is new and allowed, and tell all who wait for it.
+
+        Args:
+            session: The store that has the cell for its own: the run's, if it is app-wide.
+            cell: Where the value is kept.
+            value: The new one.
+        """
         if graph.journal is not None:
             keep_old_value(cell)
         cell.value = value
@@ -240,15 +297,46 @@ class Signal(Valued, Generic[T]):
             session._stir()
 
     def update(self, session: Store, fn: Callable[[T], T]) -> None:
-        """Set what `fn` makes of the present value, which is read without depending on it."""
-        self.set(session, fn(self.peek(session)))
+        """Set what `fn` makes of the present value, which is read without depending on it.
+
+        Of an app-wide signal that several processes share, this is the atomic way to change it:
+        `fn` is called again if another process was faster, so it must do nothing else.
+        """
+        if self._is_app_wide:
+            self._update_run(session, fn)
+        else:
+            self.set(session, fn(self.peek(session)))
+
+    def _update_run(self, session: Store, fn: Callable[[T], T]) -> None:
+        if graph.observer is not None:
+            refuse_in_computed(self)
+        cell = self._cell(session)
+        value = fn(cell.value)
+        is_news = not is_same(self, cell.value, value)
+        if is_news and session.guard is not None and self.is_synced:
+            session.guard(self, value)
+        run = session.shared
+        run.note_operation(self, fn)  # no news here may be news where another was faster
+        if is_news:
+            self._put(run, cell, value)
+
+    def follow(self, run: Store, value: T) -> None:
+        """Take an app-wide value over from another process: no operation of this one.
+
+        Args:
+            run: What stands for the run.
+            value: The new one; everyone in this process hears of it.
+        """
+        cell = self._cell(run)
+        if not is_same(self, cell.value, value):
+            self._put(run, cell, value)
 
     def subscribe(self, callback: Callable[[Any, T], object]) -> Callable[[], None]:
         """Call `callback(session, value)` after every change in any session.
 
         It is called synchronously, at the end of the outermost `batch()` once with the last
         value, and kept alive until unsubscribed. What it raises goes to the store's `on_error`,
-        else to the caller of `set`.
+        else to the caller of `set`. For an app-wide signal, `session` is what stands for the run.
 
         Returns:
             A function that ends it; calling it again does nothing.
@@ -271,9 +359,40 @@ class Signal(Valued, Generic[T]):
         return session._nodes.get(self._key) or self._settle_in(session)
 
     def _settle_in(self, session: Store) -> Cell:
+        if self._is_app_wide:
+            return self._settle_in_run(session)
+        if session.is_run:
+            raise ReactiveError(
+                f"{self.label} has a value in each session, and none in the run of the app, which "
+                "was given here; give a session, or declare the signal with scope='app'"
+            )
         cell = Cell(self.default)
         session._add(self._key, cell)
         return cell
+
+    def _settle_in_run(self, session: Store) -> Cell:
+        """Let the session keep the run's cell among its own: it is found there from now on."""
+        run = session.shared
+        cell: Cell | None = run._nodes.get(self._key)
+        if cell is None:
+            cell = Cell(self.default)
+            run._add(self._key, cell)
+        if session is not run:
+            session._add(self._key, cell)
+        return cell
+
+
+class Becomes(Generic[T]):
+    """What a `set` did to an app-wide signal, as a function from any value before."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __call__(self, _before: object) -> T:
+        """Give the value that was set, whatever there was before."""
+        return self.value
 
 
 class Computed(Derived, Generic[T]):
@@ -511,6 +630,32 @@ class _LiveReads(list[Cell]):
         super().append(cell)
         if self._node not in (cell.subs or ()):
             link(cell, self._node)
+
+
+def _check_scope(signal: Signal[Any], scope: object, persist: object) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        DeclarationError: It does not, or is unknown.
+    """
+    if scope not in get_args(Scope):
+        raise DeclarationError(f"{signal.label} has scope {scope!r}; give 'session' or 'app'")
+    if persist is None:
+        return
+    if persist not in get_args(Persist):
+        raise DeclarationError(f"{signal.label} has persist {persist!r}; give 'app' or 'user'")
+    if signal.name is None:
+        raise DeclarationError(
+            f"{signal.label} has persist={persist!r} and no name, by which its value would be "
+            "found again; give it one (with client=False no page sees it)"
+        )
+    needed = "app" if persist == "app" else "session"
+    if scope != needed:
+        raise DeclarationError(
+            f"{signal.label} has persist={persist!r} and scope={scope!r}; expected "
+            f"scope={needed!r}, for persist='app' keeps the one value of an app-wide signal, and "
+            "persist='user' one for each user"
+        )
 
 
 def _no_function_yet(_session: object) -> NoReturn:

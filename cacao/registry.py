@@ -131,6 +131,11 @@ class Registry:
         _entered.reset(self._tokens.pop())
 
     @property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """All that has a name, in the order of declaration."""
+        return tuple(self._by_name.values())
+
+    @property
     def synced(self) -> tuple[Declaration, ...]:
         """What clients see, in the order of declaration."""
         return tuple(each for each in self._by_name.values() if each.is_synced)

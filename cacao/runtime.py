@@ -4,11 +4,13 @@ An `App` is what the author declared and may be run many times, in a server or i
 lives belongs to a `Runtime`, and ends with it.
 """
 
+# ruff: noqa: SLF001 - a run is made by `open_runtime`, here
+
 from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,49 +20,46 @@ from cacao.errors import ConnectionClosed
 from cacao.hello import wait_for_hello
 from cacao.lifetimes import keep_time
 from cacao.protocol import SUBPROTOCOL, CloseCode
+from cacao.reactive import set_current_run
+from cacao.reports import ErrorReport, report_error
 from cacao.roster import Roster
-from cacao.session import RESTART, ErrorReport, Session
+from cacao.session import RESTART, Session
+from cacao.shared import SharedStore
+from cacao.survival import open_survival
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from cacao.connection import Connection
     from cacao.events import Events
     from cacao.lifetimes import Job, Lifetimes
     from cacao.limits import Limits
+    from cacao.parking import ParkedSession
     from cacao.protocol import Hello
     from cacao.registry import Declaration, Registry
+    from cacao.survival import Survival
 
 CROWDED = CloseCode.TRY_LATER, "too many sessions"
 
-__all__ = ["Runtime", "open_runtime", "report_error"]
+__all__ = ["Runtime", "open_runtime"]
 
 _log = logging.getLogger("cacao")
 
 
-def report_error(report: ErrorReport, sinks: Iterable[Callable[[ErrorReport], None]]) -> None:
-    """Write an error of the author's code to the log, and tell the sinks; never raises."""
-    _log.error(
-        "%s failed (error %s, session %s)",
-        report.where,
-        report.error_id,
-        report.session_id or "none",
-        exc_info=report.error,
-        extra={
-            "session_id": report.session_id,
-            "event": report.event,
-            "error_id": report.error_id,
-        },
-    )
-    for sink in sinks:
-        try:
-            sink(report)
-        except Exception:  # noqa: BLE001 - logged; the other sinks must hear of the error
-            _log.exception("%r, told of error %s, failed", sink, report.error_id)
+def _value_failed(
+    sinks: Sequence[Callable[[ErrorReport], None]], error: Exception, declaration: Declaration
+) -> None:
+    """Report what an app-wide value has raised."""
+    where = f"{type(declaration).__name__.lower()} {declaration.label!r}"
+    report_error(ErrorReport(error, where, "", None, secrets.token_hex(6)), sinks)
 
 
 class Runtime:
-    """The live sessions of one run; made by `open_runtime`."""
+    """The live sessions of one run; made by `open_runtime`.
+
+    Attributes:
+        shared: The app-wide values.
+    """
 
     def __init__(
         self,
@@ -70,7 +69,10 @@ class Runtime:
         lifetimes: Lifetimes,
         limits: Limits,
         error_sinks: Sequence[Callable[[ErrorReport], None]],
+        shared: SharedStore,
+        survival: Survival | None = None,
     ) -> None:
+        self.shared = shared
         self._roster = Roster(limits)
         self._nursery = nursery
         self._registry = registry
@@ -78,6 +80,7 @@ class Runtime:
         self._lifetimes = lifetimes
         self._limits = limits
         self._error_sinks = error_sinks
+        self._survival = survival
         self._is_draining = False
         self._arriving = 0
         self._threads = trio.CapacityLimiter(limits.max_threads)
@@ -115,7 +118,7 @@ class Runtime:
                 self._arriving -= 1
         if self._is_draining:
             return RESTART
-        session = self._find(connection, hello) or self._begin(connection)
+        session = await self._session_for(connection, hello)
         if session is None:
             return CROWDED
         self._roster.is_back(session)
@@ -123,6 +126,29 @@ class Runtime:
             return await session.attach(connection, hello)
         finally:
             self._part(session, connection)
+            if self._is_draining and self._survival is not None:
+                await self._until_parked(session, self._survival)
+
+    async def _session_for(self, connection: Connection, hello: Hello | None) -> Session | None:
+        """Find the session that a client takes up again, or begin one; None if there is no room."""
+        session = self._find(connection, hello)
+        if session is None and hello is not None and hello.resume and self._survival is not None:
+            parked = await self._survival.take(hello.resume, connection.peer.user_key)
+            # Meanwhile another connection of this client may have taken it.
+            session = self._find(connection, hello) or (
+                self._begin(connection, parked) if parked is not None else None
+            )
+        return session or self._begin(connection)
+
+    async def _until_parked(self, session: Session, survival: Survival) -> None:
+        """Wait until another process can take a session up: its client goes there at once."""
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(self._limits.drain_timeout):
+                await session.until_ended()
+            session.stop_finishing()
+            with trio.move_on_after(self._limits.drain_timeout):
+                await session.until_ended()
+                await survival.flush()
 
     def _find(self, connection: Connection, hello: Hello | None) -> Session | None:
         """Find the session that a client takes up again: its own, as far as that is known."""
@@ -133,9 +159,11 @@ class Runtime:
             return None
         return session
 
-    def _begin(self, connection: Connection) -> Session | None:
-        """Begin a session, if there is room for one."""
+    def _begin(self, connection: Connection, parked: ParkedSession | None = None) -> Session | None:
+        """Begin a session, or go on with a parked one, if there is room for it."""
         session = self._new_session(connection)
+        if parked is not None:
+            session.unpark(parked)
         if not self._roster.admit(session):
             _log.warning("no room for a session of %s; see Limits", connection.peer.address)
             return None
@@ -161,9 +189,22 @@ class Runtime:
             self._threads,
             self._lifetimes,
             self._roster.new_tokens(),
+            self.shared,
+            self,
         )
         session.peer = connection.peer
         return session
+
+    async def prepare(self, session: Session) -> None:
+        """Bring what is stored for a session's user; the session asks for it."""
+        user = session.peer.user_key
+        if self._survival is not None and user is not None:
+            await self._survival.load_user(session, user)
+
+    def release(self, session: Session) -> None:
+        """Park a session that ends because the run does; the session tells when."""
+        if self._survival is not None and self._is_draining:
+            self._survival.park(session.park())
 
     def start_jobs(self, nursery: trio.Nursery) -> None:
         """Start the tasks and the timers of the app."""
@@ -173,6 +214,7 @@ class Runtime:
             nursery.start_soon(keep_time, seconds, partial(self._run_job, job), name=job.where)
 
     async def _run_job(self, job: Job) -> None:
+        set_current_run(self.shared)
         try:
             await job.run()
         except Exception as error:  # noqa: BLE001 - the author's code: reported, never swallowed
@@ -215,6 +257,23 @@ class Runtime:
             for session in list(self.sessions.values()):
                 session.tend(now)
 
+    def announce(self) -> bool:
+        """Let all live sessions send what is new of the app-wide values; does not wait.
+
+        Returns:
+            Whether there is anything to send.
+        """
+        self.shared.flush()
+        told = [session for session in self.sessions.values() if session.hear()]
+        return bool(told)
+
+    async def _keep_announcing(self) -> None:
+        """Announce the first change at once, and what then comes once an interval."""
+        while True:
+            await self.shared.wait_for_news()
+            self.announce()
+            await trio.sleep(self._limits.flush_interval)
+
     def _resend(self, _: Declaration) -> None:
         """Show the live sessions a signal that was declared after they began."""
         for session in self.sessions.values():
@@ -228,6 +287,7 @@ async def open_runtime(
     lifetimes: Lifetimes,
     limits: Limits,
     error_sinks: Sequence[Callable[[ErrorReport], None]],
+    storage: str | None = None,
 ) -> AsyncIterator[Runtime]:
     """Run an app for as long as the block lasts.
 
@@ -241,18 +301,32 @@ async def open_runtime(
         lifetimes: What runs beside them.
         limits: See `Limits`.
         error_sinks: Called with each error in the author's code.
+        storage: Where values and sessions are kept; see `open_storage`. None keeps none.
+
+    Raises:
+        DeclarationError: The storage is none.
+        StorageError: It cannot be used.
     """
-    async with trio.open_nursery() as jobs:
-        async with trio.open_nursery() as nursery:
-            runtime = Runtime(nursery, registry, events, lifetimes, limits, error_sinks)
-            runtime.start_jobs(jobs)
-            unsubscribe = registry.subscribe(runtime._resend)  # noqa: SLF001 - this is its maker
-            nursery.start_soon(runtime._tend_sessions, name="tend sessions")  # noqa: SLF001
-            try:
-                yield runtime
-            finally:
-                unsubscribe()
-                for session in runtime.sessions.values():
-                    session.stop_finishing()
-                nursery.cancel_scope.cancel()
-        jobs.cancel_scope.cancel()  # sessions may lean on them to their last hook
+    failed = partial(_value_failed, error_sinks)
+    with closing(SharedStore(failed)) as shared:
+        async with (
+            open_survival(storage, registry, shared, failed, limits.park_window) as survival,
+            trio.open_nursery() as jobs,
+        ):
+            async with trio.open_nursery() as nursery:
+                runtime = Runtime(
+                    nursery, registry, events, lifetimes, limits, error_sinks, shared, survival
+                )
+                runtime.start_jobs(jobs)
+                unsubscribe = registry.subscribe(runtime._resend)
+                nursery.start_soon(runtime._tend_sessions, name="tend sessions")
+                nursery.start_soon(runtime._keep_announcing, name="announce app-wide values")
+                try:
+                    yield runtime
+                finally:
+                    unsubscribe()
+                    runtime._is_draining = True
+                    for session in runtime.sessions.values():
+                        session.stop_finishing()
+                    nursery.cancel_scope.cancel()
+            jobs.cancel_scope.cancel()  # sessions may lean on them to their last hook

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVarTuple
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
 
@@ -43,6 +44,7 @@ from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
 from cacao.outbox import Outbox
 from cacao.pace import Pace
+from cacao.parking import ParkedSession, restore_values, values_of
 from cacao.peer import Peer
 from cacao.protocol import (
     SUBPROTOCOL,
@@ -57,10 +59,13 @@ from cacao.protocol import (
     byte_length_exceeds,
     decode,
     encode_value,
+    shorten,
 )
 from cacao.reactive import set_current_session
+from cacao.reports import ErrorReport
 from cacao.store import Store
 from cacao.tokens import Tokens
+from cacao.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,8 +75,9 @@ if TYPE_CHECKING:
     from cacao.options import OnLeave, StartSoon
     from cacao.protocol import Outcome
     from cacao.registry import Declaration, Registry
+    from cacao.shared import SharedStore
 
-__all__ = ["RESTART", "ErrorReport", "Session"]
+__all__ = ["RESTART", "Session"]
 
 # How a connection is closed that neither side wanted to end.
 RESTART = CloseCode.RESTART, "server is restarting"
@@ -80,23 +86,14 @@ TAKEN_OVER = CloseCode.TAKEN_OVER, "a newer connection has taken the session ove
 Arguments = TypeVarTuple("Arguments")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorReport:
-    """An error in the author's code, as `App.on_error` gets it.
+class Keeper(Protocol):
+    """What a session's beginning and end mean for what outlives it."""
 
-    Attributes:
-        error: What was raised.
-        where: The place in words: "handler of event 'save'", "computed 'total'".
-        session_id: Whose session it was; empty for what belongs to the app.
-        event: Name of the event being answered, if one was.
-        error_id: What the client was told, so that the two can be brought together.
-    """
+    async def prepare(self, session: Session) -> None:
+        """Bring what is stored for a session; nothing of the author's has run in it."""
 
-    error: Exception
-    where: str
-    session_id: str
-    event: str | None
-    error_id: str
+    def release(self, session: Session) -> None:
+        """See a session whose last hook has run, with its values; must not wait."""
 
 
 class Session(Store):
@@ -113,6 +110,8 @@ class Session(Store):
         threads: The pool for handlers that run in threads; None for trio's own.
         lifetimes: What runs beside the events; None for nothing.
         tokens: What takes this session up again; None for nothing.
+        shared: Has the app-wide values; None for a session that is a run of its own.
+        keeper: Brings what is stored for this session, and takes what is to be; None for neither.
 
     Attributes:
         id: Public name of this session; no secret.
@@ -127,16 +126,18 @@ class Session(Store):
         "_closing",
         "_connection",
         "_dispatch",
+        "_ended",
         "_error_sink",
         "_events",
         "_finishing",
-        "_has_spoken",
         "_heard_at",
+        "_inits",
         "_is_closed",
         "_is_draining",
         "_is_leaving",
         "_is_sending",
         "_is_urgent",
+        "_keeper",
         "_let_go",
         "_lifetimes",
         "_limits",
@@ -150,6 +151,7 @@ class Session(Store):
         "_started",
         "_threads",
         "_tokens",
+        "_under_way",
         "_was_heard",
         "_work",
         "_writing",
@@ -166,8 +168,10 @@ class Session(Store):
         threads: trio.CapacityLimiter | None = None,
         lifetimes: Lifetimes | None = None,
         tokens: Tokens[Session] | None = None,
+        shared: SharedStore | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(shared)
         self.id = secrets.token_urlsafe(12)
         self.peer = Peer()
         self.guard = _size_on_the_wire
@@ -175,12 +179,14 @@ class Session(Store):
         self._events = events
         self._limits = limits or Limits()
         self._error_sink = report
-        self._outbox = Outbox()
+        self._outbox = Outbox(shared)
         self._pace: Pace | None = None
         self._dispatch: Dispatch | None = None
         self._background: Background | None = None
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
+        self._keeper = keeper
+        self._under_way: dict[int, Event] = {}
         self._tokens = tokens or Tokens({})
         self._claimant: Connection | None = None  # the newest, and so the one to have the session
         self._connection: Connection | None = None  # the one that is greeted, read and written to
@@ -192,15 +198,17 @@ class Session(Store):
         self._allowance: Allowance
         self._is_closed = False
         self._is_leaving = self._is_draining = False
-        self._has_spoken = True  # since its connection was greeted
+        self._inits = 0  # sent to its connection
         self._is_urgent = False
         self._sent_at = self._heard_at = 0.0  # when a write was begun, and a message noticed
         self._is_sending = False
         self._was_heard = False
-        self._work = _Wakeup()
-        self._room = _Wakeup()
-        self._started = _Wakeup()
-        self._let_go: trio.Event | None = None  # there is one while somebody waits for it
+        self._work = Wakeup()
+        self._room = Wakeup()
+        self._started = Wakeup()
+        # There are these events while somebody waits for them.
+        self._let_go: trio.Event | None = None
+        self._ended: trio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -248,9 +256,12 @@ class Session(Store):
 
     async def _begin(self, background: Background) -> None:
         """Start what lives as long as the session, and let the reader begin."""
+        if self._keeper is not None:
+            await self._keeper.prepare(self)
         await background.run_hooks("on_session_start")
         await trio.lowlevel.checkpoint_if_cancelled()  # one of them may have closed it
         self._dispatch = self._open_dispatch()
+        self._under_way = self._dispatch.under_way
         background.start_declared()
         self._started.set()
 
@@ -268,10 +279,14 @@ class Session(Store):
             while self._reading is not None:
                 await self._until_let_go()
         await background.run_last_hooks("on_session_end")
+        if self._keeper is not None:
+            self._keeper.release(self)
         self._background = self._finishing = None
         self._is_closed = True
         self._tokens.revoke()
         super().close()
+        if self._ended is not None:
+            self._ended.set()
 
     def _open_dispatch(self) -> Dispatch:
         events = self._events or Events()
@@ -428,6 +443,7 @@ class Session(Store):
         self._outbox.can_patch = hello is not None and hello.patches
         if hello is not None and hello.resume is not None:
             self._tokens.present(hello.resume)
+        self._inits = 0
         self._heard_at = trio.current_time()
         self._is_leaving = False
         self._connection = connection
@@ -450,6 +466,45 @@ class Session(Store):
         window = self._limits.bye_window if self._is_leaving else self._limits.resume_window
         if self._nursery is not None:
             self._nursery.cancel_scope.deadline = trio.current_time() + window
+
+    # --- Another process -----------------------------------------------------------------------
+
+    def park(self) -> ParkedSession:
+        """Write down what another process needs to take this session up, as it ends."""
+        outbox = self._outbox
+        now = outbox.rev
+        outcomes = [*outbox.outcomes]
+        outcomes += [(now, reply) for reply in outbox.replies if reply.id is not None]
+        outcomes += [(now, _cut_off(event)) for event in self._under_way.values() if event.id]
+        return ParkedSession(
+            id=self.id,
+            values=values_of(self, self._registry) if self._registry is not None else {},
+            last_event=outbox.last_event,
+            rev=outbox.rev,
+            outcomes=outcomes,
+            tokens=[digest.hex() for digest in self._tokens.digests],
+            owner=self.peer.user_key,
+            written_at=time.time(),
+        )
+
+    def unpark(self, parked: ParkedSession) -> None:
+        """Become a session that another process has written down, before this one runs."""
+        self.id = parked.id
+        if self._registry is not None:
+            restore_values(self, self._registry, parked.values)
+        self._tokens.accept(tuple(map(bytes.fromhex, parked.tokens)), self)
+        self._outbox.last_event = parked.last_event
+        self._outbox.rev = parked.rev + 1  # which no client has seen: each is told "rebuilt"
+        self._outbox.outcomes = parked.outcomes
+
+    async def until_ended(self) -> None:
+        """Wait until all of this session has ended."""
+        if self._ended is None:
+            self._ended = trio.Event()
+        if not self._is_closed:
+            await self._ended.wait()
+
+    # --- Draining ------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Take no more events, let those under way end, and let the connection go."""
@@ -479,7 +534,15 @@ class Session(Store):
 
     def resend(self) -> None:
         """Send the whole state again, as when a signal was declared after this session began."""
-        self._greet("rebuilt")
+        if self._connection is not None:
+            self._greet("rebuilt")
+
+    def hear(self) -> bool:
+        """Send what is new of the app-wide values; tells whether there is anything to send."""
+        has_news = self._connection is not None and self._outbox.has_news
+        if has_news:
+            self._hurry()
+        return has_news
 
     # --- Reading -------------------------------------------------------------------------------
 
@@ -490,9 +553,6 @@ class Session(Store):
             if self._connection is not connection:
                 return  # it has been let go: this came too late
             self._was_heard = True
-            if not self._has_spoken:
-                self._has_spoken = True
-                self._tokens.confirm()
             self._allowance.left -= 1
             if self._allowance.left < 0:
                 await self._allowance.earn()
@@ -515,27 +575,40 @@ class Session(Store):
         try:
             match decode(text, self._limits):
                 case Event() as event:
+                    self._note_that_init_came()
                     self._accept(event)
                 case Hello() as hello:
+                    if hello.resume is not None:
+                        self._tokens.present(hello.resume)
                     self._outbox.can_patch = hello.patches
                     self._greet("rebuilt")
                 case Bye():
                     self._is_leaving = True
-                case _:  # a beat: that it came is all it says
-                    pass
+                case _:  # a beat
+                    self._note_that_init_came()
         except MessageError as error:
             if error.event_id is not None:
                 self._outbox.last_event = max(self._outbox.last_event, error.event_id)
             self._reply(Error(error.code, str(error), error.event_id, error.details))
 
+    def _note_that_init_came(self) -> None:
+        """Take the client's word for it: before an `init` it says `hello` and `bye` alone.
+
+        Where there were several, a message does not tell which of them it follows.
+        """
+        if self._inits == 1:
+            self._tokens.confirm()
+
     def _greet(self, outcome: Outcome) -> None:
-        greeting = Init({}, self.id)
-        if self._outbox.is_numbered:
-            token = self._tokens.issue(self)
-            greeting = Init({}, self.id, None, token, outcome, None, self._limits.heartbeat)
-            self._has_spoken = False
-        self._outbox.greet(greeting)
+        self._outbox.greet(partial(self._greeting, outcome))
         self._hurry()
+
+    def _greeting(self, outcome: Outcome) -> Init:
+        if not self._outbox.is_numbered:
+            return Init({}, self.id)
+        self._inits += 1
+        token = self._tokens.issue(self)
+        return Init({}, self.id, None, token, outcome, None, self._limits.heartbeat)
 
     def _stop_reading(self, code: int, reason: str) -> None:
         self._closing = code, reason
@@ -705,37 +778,14 @@ class Session(Store):
             self._pace = None  # a write under way settles what it has noted
 
 
-class _Wakeup:
-    """Lets one task sleep until there is something for it; a call that came before counts."""
-
-    __slots__ = ("_is_set", "_sleeper")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._sleeper: trio.lowlevel.Task | None = None
-
-    def set(self) -> None:
-        if self._sleeper is not None:
-            trio.lowlevel.reschedule(self._sleeper)
-            self._sleeper = None
-        else:
-            self._is_set = True
-
-    async def wait(self) -> None:
-        if self._is_set:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._sleeper = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        self._is_set = False
-
-    def _abort(self, _: Callable[[], object]) -> trio.lowlevel.Abort:
-        self._sleeper = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-
 def _size_on_the_wire(declaration: Declaration, value: object) -> int:
     return len(encode_value(declaration.name or "", value))
+
+
+def _cut_off(event: Event) -> Result:
+    name = shorten(event.name)
+    message = f"event {name} was cut off as the server restarted"
+    return Result(event.id or 0, ok=False, code=ErrorCode.CANCELLED, message=message)
 
 
 def _told_to_client(error: Exception, where: str) -> tuple[ErrorCode, str]:

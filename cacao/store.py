@@ -35,11 +35,14 @@ if TYPE_CHECKING:
 
     from cacao.registry import Declaration
 
+    Operation = Callable[[Any], Any]
+
 MAX_ROUNDS: Final = 100
 """Rounds of effects that trigger effects, before that counts as a loop."""
 
 _own_journal: ContextVar[Journal | None] = ContextVar("cacao_batch", default=None)
 _session: ContextVar[Store | None] = ContextVar("cacao_session", default=None)
+_run: ContextVar[Store | None] = ContextVar("cacao_run", default=None)
 
 
 class Store:
@@ -47,6 +50,9 @@ class Store:
 
     By itself it is its own flusher: effects run at the end of the outermost `set` or `batch()`.
     With `wake` set it only says, once, that there is something to flush.
+
+    Args:
+        shared: Where app-wide signals have their values; by default here.
 
     Attributes:
         wake: Called without arguments when something becomes pending after nothing was; never
@@ -56,7 +62,12 @@ class Store:
             reaches the caller of `set`, and nothing has changed.
         on_error: Gets what effects, subscribers and watched computed signals raise, with the
             declaration. None lets it reach the caller, when all others have had their turn.
+        on_operation: Called with an app-wide signal and what was done to it, as a function from
+            the value before to the value after; a batch's at its end. Of the shared store alone.
+        is_run: Whether this is what the sessions of a run share, and no session.
     """
+
+    is_run = False
 
     __slots__ = (
         "__weakref__",
@@ -67,17 +78,21 @@ class Store:
         "_is_flushing",
         "_is_pending",
         "_nodes",
+        "_shared",
         "_stale",
         "_sweep_at",
         "guard",
         "on_error",
+        "on_operation",
         "wake",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Store | None = None) -> None:
         self.wake: Callable[[], object] | None = None
         self.guard: Callable[[Any, object], int] | None = None
         self.on_error: Callable[[Exception, Declaration], None] | None = None
+        self.on_operation: Callable[[Valued, Operation], None] | None = None
+        self._shared = shared
         self._home = Home(self, _dissolve)
         self._home.dead = []
         self._nodes: dict[Key, Any] = {}
@@ -89,6 +104,21 @@ class Store:
         self._is_flushing = False
         self._is_pending = False
         self._sweep_at = 64
+
+    @property
+    def shared(self) -> Store:
+        """The store that has the values of app-wide signals: the run's, or this one alone."""
+        return self if self._shared is None else self._shared
+
+    def note_operation(self, signal: Valued, operation: Operation) -> None:
+        """Tell `on_operation`, now or at the end of the batch; before the value is stored."""
+        if self.on_operation is None:
+            return
+        publish_of_others()
+        if graph.journal is None:
+            self.on_operation(signal, operation)
+        else:
+            graph.journal.operations.append((self, signal, operation))
 
     def watch(self, computed: Derived) -> None:
         """Report `computed` in `take_changes` from now on; without a value yet, in the next one."""
@@ -114,7 +144,7 @@ class Store:
         """
         errors: list[Exception] = []
         self._run_due(errors)
-        self._is_pending = bool(self._changed or self._stale or self._due)
+        self._is_pending = bool(self._due)  # the next change must wake them again
         _raise_all(errors)
 
     def take_changes(self) -> dict[Declaration, Any]:
@@ -159,7 +189,7 @@ class Store:
         """Dispose of the effects and drop all values; at once, without the garbage collector."""
         for effect in tuple(self._effects.values()):
             effect.dispose()
-        self.wake = self.guard = self.on_error = None
+        self.wake = self.guard = self.on_error = self.on_operation = None
         self._changed.clear()
         self._stale.clear()
         _dissolve(self._home)
@@ -325,7 +355,7 @@ def batch() -> Iterator[None]:
     if is_inner or computed_above() is not None:  # which sets nothing
         yield
         return
-    _publish_of_others()
+    publish_of_others()
     mine = graph.journal = Journal()
     _own_journal.set(mine)
     try:
@@ -335,6 +365,7 @@ def batch() -> Iterator[None]:
             publish([], mine.undo())
         raise
     if _close_batch(mine):
+        _tell_operations(mine)
         publish(mine.changed, mine.watchers)
 
 
@@ -347,16 +378,23 @@ def _close_batch(mine: Journal) -> bool:
     return True
 
 
-def _publish_of_others() -> None:
+def publish_of_others() -> None:
     """Publish a batch that another task left open over an await."""
     if graph.journal is not None and _own_journal.get() is not graph.journal:
         left_open, graph.journal = graph.journal, None
+        _tell_operations(left_open)
         publish(left_open.changed, left_open.watchers)
+
+
+def _tell_operations(journal: Journal) -> None:
+    for store, signal, operation in journal.operations:
+        if store.on_operation is not None:
+            store.on_operation(signal, operation)
 
 
 def keep_old_value(cell: Cell) -> None:
     """Enter a signal about to be set into the open batch, if that is this task's."""
-    _publish_of_others()
+    publish_of_others()
     if graph.journal is not None:
         graph.journal.values.setdefault(cell, cell.value)
 
@@ -449,6 +487,30 @@ def current_session() -> Store:
             "set(session, value), or enter use_session(session)"
         )
     return session
+
+
+def current_run() -> Store:
+    """Return what stands for the run of the app here: in a session, and in a task of the app.
+
+    App-wide signals take it in place of a session.
+
+    Raises:
+        NoSessionError: Neither a session nor a run is known.
+    """
+    if graph.observer is not None or _session.get() is not None:
+        return current_session().shared
+    run = _run.get()
+    if run is None:
+        raise NoSessionError(
+            "an app-wide signal was used where neither a session nor a run of the app is known; "
+            "use get(session) and set(session, value) with any session of the run"
+        )
+    return run
+
+
+def set_current_run(run: Store) -> None:
+    """Make `run` what `current_run()` gives where there is no session, in this task and below."""
+    _run.set(run)
 
 
 def set_current_session(session: Store | None) -> None:

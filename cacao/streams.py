@@ -1,5 +1,7 @@
 """Signals that grow piece by piece: only what is new is sent, at the pace of the client."""
 
+# ruff: noqa: SLF001 - a stream is a signal that knows how it grows
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,8 +11,9 @@ from cacao.items import Items
 from cacao.reactive import Signal, refuse_in_computed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from cacao.reactive import Persist, Scope
     from cacao.store import Store
 
 __all__ = ["ListSignal", "TextSignal"]
@@ -34,6 +37,8 @@ class ListSignal(Signal[Items[T]]):
         default: What is in every session's list at first; copied for each.
         name: The name on the wire, unique within a registry. Without one, no client sees it.
         client: False keeps a named one on the server.
+        scope: As for `Signal`. An app-wide one keeps nobody's pace: there is no one client.
+        persist: As for `Signal`.
 
     Raises:
         DeclarationError: As `Signal`.
@@ -42,9 +47,15 @@ class ListSignal(Signal[Items[T]]):
     __slots__ = ()
 
     def __init__(
-        self, default: Iterable[T] = (), *, name: str | None = None, client: bool = True
+        self,
+        default: Iterable[T] = (),
+        *,
+        name: str | None = None,
+        client: bool = True,
+        scope: Scope = "session",
+        persist: Persist | None = None,
     ) -> None:
-        super().__init__(Items(default), name=name, client=client)
+        super().__init__(Items(default), name=name, client=client, scope=scope, persist=persist)
 
     def append(self, session: Store, item: T) -> Awaitable[None]:
         """Add one item, now; see `extend`."""
@@ -65,12 +76,16 @@ class ListSignal(Signal[Items[T]]):
         added = list(items)
         size = _check(self, session, added)
         if added:
-            self._put(session, self._cell(session), self.peek(session).grown(added))
-        return session.owe(len(added), size)
+            _grow(self, session, lambda items: items.grown(added))
+        return _home_of(self, session).owe(len(added), size)
 
     def set(self, session: Store, value: Iterable[T]) -> None:
         """Put other items in the place of all; the client gets them whole."""
         super().set(session, Items(value))
+
+    def update(self, session: Store, fn: Callable[[Items[T]], Iterable[T]]) -> None:
+        """Put what `fn` makes of all items in their place; see `Signal.update`."""
+        super().update(session, lambda items: Items(fn(items)))
 
     def clear(self, session: Store) -> None:
         """Take all items out."""
@@ -90,6 +105,8 @@ class TextSignal(Signal[str]):
         default: Every session's first text.
         name: The name on the wire, unique within a registry. Without one, no client sees it.
         client: False keeps a named one on the server.
+        scope: As for `Signal`. An app-wide one keeps nobody's pace: there is no one client.
+        persist: As for `Signal`.
 
     Raises:
         DeclarationError: As `Signal`.
@@ -97,15 +114,23 @@ class TextSignal(Signal[str]):
 
     __slots__ = ()
 
-    def __init__(self, default: str = "", *, name: str | None = None, client: bool = True) -> None:
-        super().__init__(default, name=name, client=client)
+    def __init__(
+        self,
+        default: str = "",
+        *,
+        name: str | None = None,
+        client: bool = True,
+        scope: Scope = "session",
+        persist: Persist | None = None,
+    ) -> None:
+        super().__init__(default, name=name, client=client, scope=scope, persist=persist)
 
     def append(self, session: Store, text: str) -> Awaitable[None]:
         """Add text at the end, now; see `ListSignal.extend` for what it returns and raises."""
         size = _check(self, session, text)
         if text:
-            self._put(session, self._cell(session), self.peek(session) + text)
-        return session.owe(1, size)
+            _grow(self, session, lambda before: before + text)
+        return _home_of(self, session).owe(1, size)
 
 
 def _check(signal: Signal[Any], session: Store, added: object) -> int:
@@ -115,3 +140,15 @@ def _check(signal: Signal[Any], session: Store, added: object) -> int:
     if session.guard is None or not signal.is_synced:
         return 0
     return session.guard(signal, added)
+
+
+def _grow(signal: Signal[T], session: Store, grown: Callable[[T], T]) -> None:
+    home = _home_of(signal, session)
+    if signal.scope == "app":
+        home.note_operation(signal, grown)
+    cell = signal._cell(session)
+    signal._put(home, cell, grown(cell.value))
+
+
+def _home_of(signal: Signal[Any], session: Store) -> Store:
+    return session.shared if signal.scope == "app" else session

@@ -76,7 +76,7 @@ class ThreadSession:
         )
 
     # What signals, computed signals and effects look at first.
-    _nodes = _home = property(_refuse)
+    _nodes = _home = shared = property(_refuse)
 
 
 async def run_in_thread(

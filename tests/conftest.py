@@ -1,4 +1,4 @@
-"""Fixtures for the tests in a real browser; the module that uses them has a fixture `url`."""
+"""Fixtures: a real Redis, and a real browser, whose module has a fixture `url`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browsers import launched, opened
+from redis_server import RedisServer, running_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """Run a Redis of the test's own, empty; `restart()` empties it."""
+    with running_redis() as server:
+        yield server
 
 
 # Not of the whole session: playwright keeps an asyncio loop running in this thread meanwhile.

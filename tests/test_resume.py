@@ -345,6 +345,24 @@ async def test_a_user_cannot_take_up_the_session_of_another(autojump_clock: obje
         assert outcome(again) == "resumed"
 
 
+async def test_signals_that_are_declared_late_do_not_void_the_clients_token(
+    autojump_clock: object,
+) -> None:
+    shop = Shop()
+    async with live(shop.app) as running:
+        page, away = await running.open_v1(), await running.open_v1()
+        tokens = page.token, away.token
+        await drop(away)
+        with shop.app.registry:
+            late = [Signal(n, name=f"late {n}") for n in range(10)]
+        page.connection.hang_up()  # before it can have got the new state
+        await wait_all_tasks_blocked()
+        for token in tokens:
+            again = await running.open_v1(resume=token)
+            assert outcome(again) == "rebuilt"
+            assert len(again.messages[0]["state"]) == 1 + len(late)
+
+
 # --- Taking over -------------------------------------------------------------------------------
 
 

@@ -416,6 +416,8 @@ BAD = [
     ('{"type":"init","state":{"count":9},"sessionId":"x"}', "unknown_type"),
     ('{"type":"event","name":"nope"}', "unknown_event"),
     ('{"type":"event","name":"__class__"}', "unknown_event"),
+    ('{"type":"event","name":"__proto__"}', "unknown_event"),
+    ('{"type":"event","name":"constructor"}', "unknown_event"),
     ('{"type":"event","name":5}', "invalid_message"),
     ('{"type":"event","name":"increment","data":[1]}', "invalid_message"),
     ('{"type":"event","name":"count:input","data":{}}', "invalid_data"),

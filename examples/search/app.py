@@ -7,9 +7,10 @@ import database
 import trio
 from database import Bar
 
-from cacao import App, Session, Signal
+from cacao import App, Limits, Session, Signal
 
-app = App(static_folder="page/dist")
+# A page that goes has half a second to come back, as a reload does. Then its query ends.
+app = App(static_folder="page/dist", limits=Limits(bye_window=0.5))
 
 bars = Signal[list[Bar]]([], name="bars")
 answered = Signal("", name="answered")  # the text that `bars` answers
