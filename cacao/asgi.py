@@ -85,14 +85,13 @@ class Edge:
         harden()
         hear_of_shutdown(self)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one ASGI call."""
         if scope["type"] == "websocket":
-            await self._serve_websocket(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._serve_http(scope, receive, send)
+            return self._serve_websocket(scope, receive, send)
+        if scope["type"] == "lifespan":
+            return self._live(receive, send)
+        return self._serve_http(scope, receive, send)
 
     def drain(self) -> None:
         """Close every session with 1012: the server is about to end."""

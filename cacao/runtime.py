@@ -99,46 +99,58 @@ class Runtime:
         """
         closing: tuple[int, str] = RESTART
         try:
-            closing = await self._serve(connection)
+            hello = await self._hello_from(connection)
+            session = await self._session_for(connection, hello)
+            self._roster.is_back(session)
+            try:
+                closing = await session.attach(connection, hello)
+            finally:
+                self._part(session, connection)
+                if self._is_draining and self._survival is not None:
+                    await self._until_parked(session, self._survival)
         except ConnectionClosed as closed:
             closing = closed.code, closed.reason
         finally:
             with trio.move_on_after(1, shield=True):
                 await connection.close(*closing)
 
-    async def _serve(self, connection: Connection) -> tuple[int, str]:
-        hello = None
-        if connection.subprotocol == SUBPROTOCOL:
-            if self._arriving >= self._limits.max_sessions:
-                return CROWDED
-            self._arriving += 1
-            try:
-                hello = await wait_for_hello(connection, self._limits)
-            finally:
-                self._arriving -= 1
-        if self._is_draining:
-            return RESTART
-        session = await self._session_for(connection, hello)
-        if session is None:
-            return CROWDED
-        self._roster.is_back(session)
+    async def _hello_from(self, connection: Connection) -> Hello | None:
+        """Wait for a client to say who it is; None for a plain one, which does not."""
+        if connection.subprotocol != SUBPROTOCOL:
+            return None
+        if self._arriving >= self._limits.max_sessions:
+            raise ConnectionClosed(*CROWDED)
+        self._arriving += 1
         try:
-            return await session.attach(connection, hello)
+            return await wait_for_hello(connection, self._limits)
         finally:
-            self._part(session, connection)
-            if self._is_draining and self._survival is not None:
-                await self._until_parked(session, self._survival)
+            self._arriving -= 1
 
-    async def _session_for(self, connection: Connection, hello: Hello | None) -> Session | None:
-        """Find the session that a client takes up again, or begin one; None if there is no room."""
+    async def _session_for(self, connection: Connection, hello: Hello | None) -> Session:
+        """Find the session that a client takes up again, or begin one.
+
+        Raises:
+            ConnectionClosed: There is no room, or the run ends.
+        """
         session = self._find(connection, hello)
         if session is None and hello is not None and hello.resume and self._survival is not None:
             parked = await self._survival.take(hello.resume, connection.peer.user_key)
-            # Meanwhile another connection of this client may have taken it.
-            session = self._find(connection, hello) or (
-                self._begin(connection, parked) if parked is not None else None
-            )
+            if parked is not None:
+                return await self._take_up(connection, parked, self._survival)
+            session = self._find(connection, hello)  # another connection of this client has it
+        if self._is_draining:
+            raise ConnectionClosed(*RESTART)
         return session or self._begin(connection)
+
+    async def _take_up(
+        self, connection: Connection, parked: ParkedSession, survival: Survival
+    ) -> Session:
+        """Go on with a session that another process has parked, or park it anew if the run ends."""
+        if self._is_draining:
+            survival.park(parked)
+            await survival.flush()
+            raise ConnectionClosed(*RESTART)
+        return self._begin(connection, parked)
 
     async def _until_parked(self, session: Session, survival: Survival) -> None:
         """Wait until another process can take a session up: its client goes there at once."""
@@ -159,14 +171,14 @@ class Runtime:
             return None
         return session
 
-    def _begin(self, connection: Connection, parked: ParkedSession | None = None) -> Session | None:
+    def _begin(self, connection: Connection, parked: ParkedSession | None = None) -> Session:
         """Begin a session, or go on with a parked one, if there is room for it."""
         session = self._new_session(connection)
         if parked is not None:
             session.unpark(parked)
         if not self._roster.admit(session):
             _log.warning("no room for a session of %s; see Limits", connection.peer.address)
-            return None
+            raise ConnectionClosed(*CROWDED)
         self._nursery.start_soon(self._own, session, name=f"session {session.id}")
         return session
 

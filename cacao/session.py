@@ -383,28 +383,49 @@ class Session(Store):
 
         Returns:
             The code and the reason to close the connection with.
+
+        Raises:
+            ConnectionClosed: A newer connection has come meanwhile; with the same.
         """
         set_current_session(self)  # handlers inherit it from the task that reads
-        self._claim(connection)
+        await self._take_over(connection)
+        background = None
         try:
-            while self._reading is not None and self._claimant is connection:
-                await self._until_let_go()
-            if self._claimant is not connection:
-                return TAKEN_OVER
-            self._closing = RESTART
-            await self._hold(connection, hello)
-            return self._closing
+            with trio.CancelScope() as self._reading:
+                background = await self._until_begun()
+                if background is not None:
+                    await background.run_hooks("on_connect")
+                    self._open(connection, hello)
+                    await self._read(connection)
+            if self._is_draining:
+                await self._answer_the_last()
+        except ConnectionClosed:
+            pass
         finally:
-            if self._claimant is connection:
-                self._claimant = None
+            await self._let_connection_go(connection, background)
+        return self._closing
 
-    def _claim(self, connection: Connection) -> None:
+    async def _take_over(self, connection: Connection) -> None:
         """Let a connection have the session; what the older one still brings does not count."""
         self._claimant = connection
         self._disconnect()
         self._stop_reading(*TAKEN_OVER)
         if self._nursery is not None:
             self._nursery.cancel_scope.deadline = math.inf
+        try:
+            while self._reading is not None and self._claimant is connection:
+                await self._until_let_go()
+        except trio.Cancelled:
+            self._give_up_claim(connection)
+            raise
+        if self._claimant is not connection:
+            raise ConnectionClosed(*TAKEN_OVER)
+        self.peer = connection.peer
+        self._closing = RESTART
+
+    def _give_up_claim(self, connection: Connection) -> None:
+        if self._claimant is connection:
+            self._claimant = None
 
     async def _until_let_go(self) -> None:
         """Wait until the connection that is being read has been let go."""
@@ -412,33 +433,14 @@ class Session(Store):
             self._let_go = trio.Event()
         await self._let_go.wait()
 
-    async def _hold(self, connection: Connection, hello: Hello | None) -> None:
-        """Let a connection come, read it to its end, and let it go."""
-        self.peer = connection.peer
-        background = None
-        try:
-            with trio.CancelScope() as self._reading:
-                if self._dispatch is None:
-                    await self._started.wait()
-                background = self._background if self._dispatch is not None else None
-                if background is not None:  # else it was closed before it had begun
-                    await background.run_hooks("on_connect")
-                    await self._converse(connection, hello)
-            if self._is_draining:
-                await self._answer_the_last()
-        except ConnectionClosed:
-            pass
-        finally:
-            if self._connection is connection:
-                self._disconnect()
-            if background is not None:
-                await background.run_last_hooks("on_disconnect")
-            self._reading = None
-            if self._let_go is not None:
-                self._let_go.set()
-                self._let_go = None
+    async def _until_begun(self) -> Background | None:
+        """Wait until events may start; gives None if the session was closed before."""
+        if self._dispatch is None:
+            await self._started.wait()
+        return self._background if self._dispatch is not None else None
 
-    async def _converse(self, connection: Connection, hello: Hello | None) -> None:
+    def _open(self, connection: Connection, hello: Hello | None) -> None:
+        """Begin to write to a connection."""
         self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
         self._outbox.can_patch = hello is not None and hello.patches
         if hello is not None and hello.resume is not None:
@@ -448,7 +450,19 @@ class Session(Store):
         self._is_leaving = False
         self._connection = connection
         self._greet(self._outbox.reopen(hello.rev if hello is not None else None))
-        await self._read(connection)
+
+    async def _let_connection_go(
+        self, connection: Connection, background: Background | None
+    ) -> None:
+        if self._connection is connection:
+            self._disconnect()
+        if background is not None:
+            await background.run_last_hooks("on_disconnect")
+        self._give_up_claim(connection)
+        self._reading = None
+        if self._let_go is not None:
+            self._let_go.set()
+            self._let_go = None
 
     async def _answer_the_last(self) -> None:
         """Give the events under way a while to end, and send what they have to say."""
@@ -716,19 +730,19 @@ class Session(Store):
     async def _flush(self) -> None:
         while True:
             with trio.CancelScope() as self._writing:  # until the connection is let go
-                await self._write_on()
-
-    async def _write_on(self) -> None:
-        while True:
-            await self._work.wait()
-            while not self._is_urgent and (wait := self._gathering_time()) > 0:
-                with trio.move_on_after(wait):
+                while True:
                     await self._work.wait()
-            self._is_urgent = False
-            if self._connection is not None:
-                await self._write(self._connection)
-            else:
-                self.run_effects()
+                    while not self._is_urgent and (wait := self._gathering_time()) > 0:
+                        with trio.move_on_after(wait):
+                            await self._work.wait()
+                    if self._writing.cancel_called:
+                        break  # let go in this moment: what is due is for the next connection
+                    self._is_urgent = False
+                    if self._connection is not None:
+                        await self._write(self._connection)
+                    else:
+                        self.run_effects()
+            self._work.set()  # what it was woken for may still be due
 
     def _gathering_time(self) -> float:
         """Tell how long changes that nobody waits for are still gathered, in seconds."""

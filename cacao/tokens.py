@@ -3,8 +3,8 @@
 A token is 192 random bits, apart from the session's public id. The server keeps its digest alone,
 and finds the session by that: how long the search takes tells nothing about any token.
 
-Each `init` brings a new one. The older one holds until the client has spoken on the connection
-that brought the newer: an `init` that was lost on its way must not cost the session.
+Each `init` brings a new one. The older ones hold until the client has shown that the newer has
+come: an `init` that was lost on its way must not cost the session.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ __all__ = ["Tokens", "digest_of"]
 
 Owner = TypeVar("Owner")
 
+# Older tokens that may be valid, of several `init`s that were sent to one connection.
+_HELD = 3
+
 
 def digest_of(token: str) -> bytes:
     """Give what is kept of a token, 16 bytes."""
@@ -24,7 +27,7 @@ def digest_of(token: str) -> bytes:
 
 
 class Tokens(Generic[Owner]):
-    """The valid tokens of one owner: two at most.
+    """The valid tokens of one owner: one that its client is known to have had, and newer ones.
 
     Args:
         register: Whom each digest stands for; shared by all owners.
@@ -40,9 +43,9 @@ class Tokens(Generic[Owner]):
         self._register = register
 
     def issue(self, owner: Owner) -> str:
-        """Make the next token. The one before holds on, until `confirm`."""
+        """Make the next token. Those before hold on, until `confirm`; a few of them."""
         token = secrets.token_urlsafe(24)
-        self.accept((*self.digests[-1:], digest_of(token)), owner)
+        self.accept((*self.digests[-_HELD:], digest_of(token)), owner)
         return token
 
     def accept(self, digests: tuple[bytes, ...], owner: Owner) -> None:
@@ -59,7 +62,7 @@ class Tokens(Generic[Owner]):
             self._keep(digest)
 
     def confirm(self) -> None:
-        """Note that the client has the newest token: the one before is void."""
+        """Note that the client has the newest token: those before are void."""
         if len(self.digests) > 1:
             self._keep(self.digests[-1])
 

@@ -202,6 +202,23 @@ async def test_effects_follow_while_there_is_no_connection(autojump_clock: objec
         assert seen == [0, 1, 2, 3]
 
 
+async def test_effects_do_not_miss_the_moment_of_the_loss(autojump_clock: object) -> None:
+    shop = Shop()
+    seen: list[int] = []
+
+    @shop.app.effect
+    def watch(session: Session) -> None:
+        seen.append(shop.count.get(session))
+
+    async with live(shop.app) as running:
+        page = await running.open_v1()
+        shop.count.set(running.session, 1)  # to be sent when others have gathered
+        await trio.sleep(0.005)
+        await drop(page)
+        await trio.sleep(1)
+        assert seen == [0, 1]
+
+
 async def test_errors_that_belong_to_no_event_are_not_kept_for_who_is_away(
     autojump_clock: object,
 ) -> None:
@@ -318,6 +335,45 @@ async def test_an_older_token_is_void_once_the_client_has_spoken(autojump_clock:
         thief = await running.come_back(page)
         assert outcome(thief) == "fresh"
         assert again.close_code is None
+
+
+async def test_a_goodbye_before_the_init_came_does_not_void_the_older_token(
+    autojump_clock: object,
+) -> None:
+    async with live(Shop().app) as running:
+        page = await running.open_v1()
+        await page.event("add", id=1)
+        await drop(page)
+        lost = await running.come_back(page)
+        await lost.send({"type": "bye"})
+        await drop(lost)
+        again = await running.come_back(page)
+        assert again.messages[0]["state"] == {"count": 1}
+
+
+async def test_a_beat_on_its_way_against_a_second_init_does_not_void_the_older_token(
+    autojump_clock: object,
+) -> None:
+    async with live(Shop().app) as running:
+        page = await running.open_v1()
+        first = page.token
+        await page.send({"type": "hello", "resume": first})
+        await page.send({"type": "beat"})
+        await drop(page)
+        assert outcome(await running.open_v1(resume=first)) == "rebuilt"
+
+
+async def test_a_token_that_is_presented_on_the_open_connection_has_come(
+    autojump_clock: object,
+) -> None:
+    async with live(Shop().app) as running:
+        page = await running.open_v1()
+        first = page.token
+        await page.send({"type": "hello", "resume": first})
+        second = page.token
+        await page.send({"type": "hello", "resume": second}, {"type": "beat"})
+        assert outcome(await running.open_v1(resume=first)) == "fresh"
+        assert outcome(await running.open_v1(resume=second)) == "rebuilt"
 
 
 async def test_an_init_that_was_lost_does_not_cost_the_session(autojump_clock: object) -> None:
@@ -455,6 +511,24 @@ async def test_a_connection_that_is_lost_while_it_takes_over_leaves_the_session_
         await drop(again)
         await trio.sleep(125)
         assert not running.runtime.sessions
+
+
+async def test_a_greeting_is_not_lost_with_the_last_words_to_the_older_connection(
+    autojump_clock: object,
+) -> None:
+    async with live(Shop().app) as running, trio.open_nursery() as nursery:
+        page = await running.open_v1()
+        for n in range(1, 50):  # who is first of those who are woken at once is chance
+            newer = Page(SUBPROTOCOL)
+            hello = {"type": "hello", "resume": page.token, "rev": page.rev}
+            newer.connection.put(json.dumps(hello))
+            nursery.start_soon(running.runtime.serve, newer.connection)
+            page.connection.put(json.dumps({"type": "event", "name": "add", "id": n}))
+            page.connection.hang_up(1006)
+            await wait_all_tasks_blocked()
+            assert newer.messages[0]["type"] == "init"
+            page = newer
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_hooks_of_connections_do_not_overlap(autojump_clock: object) -> None:
