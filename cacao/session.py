@@ -563,13 +563,13 @@ class Session(Store):
     async def _read(self, connection: Connection) -> None:
         limits = self._limits
         while True:
+            if self._allowance.left < 0:
+                await self._allowance.earn()
             text = await connection.receive()
             if self._connection is not connection:
                 return  # it has been let go: this came too late
             self._was_heard = True
             self._allowance.left -= 1
-            if self._allowance.left < 0:
-                await self._allowance.earn()
             if byte_length_exceeds(text, limits.max_message_bytes):
                 reason = f"a message has at most {limits.max_message_bytes} bytes"
                 self._closing = CloseCode.TOO_BIG, reason
