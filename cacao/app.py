@@ -340,7 +340,7 @@ class App:
     @cached_property
     def quart(self) -> QuartTrio:
         """The Quart app that answers plain HTTP; add routes of your own to it."""
-        return make_quart(self._static_folder, self._report)
+        return make_quart(self._static_folder, self._report, self.limits.max_upload_bytes)
 
     @cached_property
     def asgi(self) -> ASGIApp:

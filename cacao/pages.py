@@ -32,15 +32,21 @@ class _Site(QuartTrio):
             self._report(f"route {request.method} {request.path}", details[-1][1])
 
 
-def make_quart(static_folder: Path | None, report: Callable[[str, Exception], object]) -> QuartTrio:
+def make_quart(
+    static_folder: Path | None,
+    report: Callable[[str, Exception], object],
+    max_upload_bytes: int = 16 * 1024 * 1024,
+) -> QuartTrio:
     """Make the HTTP side of an app.
 
     Args:
         static_folder: Built files, of which `index.html` is the page at `/`; None for a page that
             says how to get one.
         report: Told of what a route raises: where, and what. The client gets a 500 without it.
+        max_upload_bytes: A larger request is answered with 413.
     """
     quart = _Site(report)
+    quart.config["MAX_CONTENT_LENGTH"] = max_upload_bytes
     quart.config["SEND_FILE_MAX_AGE_DEFAULT"] = None
 
     @quart.get("/health")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from quart import request
 from trio.testing import wait_all_tasks_blocked
 
-from cacao import App, Registry, Signal
+from cacao import App, Limits, Registry, Signal
 from cacao.asgi import Edge, WebSocketConnection
 from cacao.errors import ConnectionClosed
 from cacao.gate import Gate
@@ -368,3 +369,16 @@ async def test_the_authors_own_routes_come_before_the_files(site: Path) -> None:
     client = app.quart.test_client()
     assert await (await client.get("/api/ada")).get_json() == {"hello": "ada"}
     assert (await client.get("/")).status_code == 200
+
+
+async def test_a_request_that_is_too_large_is_refused() -> None:
+    app = App(registry=Registry(), limits=Limits(max_upload_bytes=100))
+
+    @app.quart.post("/upload")
+    async def upload() -> str:
+        return str(len(await request.get_data()))
+
+    client = app.quart.test_client()
+    assert await (await client.post("/upload", data=b"x" * 100)).get_data() == b"100"
+    refused = await client.post("/upload", data=b"x" * 101)
+    assert refused.status_code == 413
