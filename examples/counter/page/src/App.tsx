@@ -1,4 +1,11 @@
-import { useCacao, useConnectionStatus, useEvent, useSignal, useSignalInput } from "@cacao/client";
+import {
+  useCacao,
+  useConnectionStatus,
+  useEvent,
+  useSessionOutcome,
+  useSignal,
+  useSignalInput,
+} from "@cacao/client";
 
 export function App() {
   return (
@@ -60,6 +67,7 @@ function Greeting() {
 
 function Connection() {
   const status = useConnectionStatus();
+  const outcome = useSessionOutcome();
   const client = useCacao();
 
   return (
@@ -67,6 +75,9 @@ function Connection() {
       <p role="status" className={status}>
         {status}
       </p>
+      {status === "connected" && outcome === "fresh" && (
+        <p className="note">Your session had ended; this is a new one.</p>
+      )}
       {status === "disconnected" && (
         <button type="button" className="quiet small" onClick={() => client.connect()}>
           {client.closing?.code === 4001 ? "Use this tab" : "Connect"}
