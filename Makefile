@@ -15,12 +15,16 @@ EXAMPLE ?= counter
 PAGES := $(wildcard examples/*/page)
 
 # Every branch of these is covered by a test.
-CORE := errors limits protocol equality registry graph store reactive items streams pace \
+CORE := errors limits protocol equality registry graph store reactive items streams shared pace \
   async_effect resource payloads lanes options middleware threads events dispatch lifetimes \
-  background finishing outbox session runtime errands turns hosting shutdown watchdog origins asgi
+  background finishing allowance tokens wakeup reports outbox survival session hello roster runtime errands turns hosting watchdog origins \
+  hardening/__init__ hardening/shutdown hardening/connections hardening/requests \
+  hardening/websockets storage/seam storage/memory storage/sqlite storage/redis storage/opening storage/write_behind \
+  stored replica replication channel handover parking persistence \
+  peer hosts gate headers authentication cookies asgi cli
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 
-.PHONY: run test test-client test-python lint format bench docs clean chromium
+.PHONY: run test test-client test-python lint format bench docs clean chromium redis
 
 run: $(VENV)/.runtime examples/$(EXAMPLE)/page/dist/index.html
 	cd examples/$(EXAMPLE) && exec $(abspath $(BIN))/hypercorn app:asgi
@@ -30,7 +34,7 @@ test: test-client test-python
 test-client: client/dist/index.js
 	cd client && npm run --silent check && npm run --silent test && npm run --silent size
 
-test-python: $(VENV)/.dev $(PAGES:%=%/dist/index.html) chromium
+test-python: $(VENV)/.dev $(PAGES:%=%/dist/index.html) chromium redis
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=100 --skip-covered --show-missing
 
@@ -50,6 +54,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/reactive.py
 	$(BIN)/python benchmarks/testing.py
 	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/broadcast.py
 	$(BIN)/python benchmarks/watchdog.py
 
 docs: $(VENV)/.dev
@@ -93,3 +98,7 @@ $(PAGES:%=%/dist/index.html): %/dist/index.html: %/node_modules/.package-lock.js
 # The browser tests fail, not skip, without a browser.
 chromium:
 	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+
+# Nor without a Redis; each test starts its own, and needs no service of the system's.
+redis:
+	@command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq redis-server; }

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from raw_websocket import RawWebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -184,14 +184,17 @@ def greeted(port: int) -> RawWebSocket:
 
 
 @contextmanager
-def serving(command: list[str], module: str) -> Iterator[tuple[int, int]]:
-    """Run a server; gives its port and process id."""
+def serving(
+    command: list[str], module: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Run a server, with variables added to our environment; gives its port and process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [word.format(app=module, port=port) for word in command],
         cwd=HERE,
+        env={**os.environ, **(environment or {})},
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: pin(0),
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cacao.hosting import from_asyncio
     from cacao.limits import Limits
     from cacao.peer import Peer
-    from cacao.reactive import Computed, Effect, Signal, batch, untracked
+    from cacao.reactive import Computed, Effect, Signal, batch, current_run, untracked
     from cacao.registry import Registry
     from cacao.reports import ErrorReport
     from cacao.resource import Resource
@@ -71,6 +71,7 @@ __all__ = [
     "UnauthorizedError",
     "WriteInComputedError",
     "batch",
+    "current_run",
     "from_asyncio",
     "untracked",
 ]
