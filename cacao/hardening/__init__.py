@@ -7,6 +7,7 @@ release of hypercorn is left as it is; then all of this is to be read again.
 
 - `connections`: one TCP connection. What goes wrong in it ends it alone; writes have a deadline, a
   silent client is asked for a sign of life, and a shutdown ends it in time.
+- `inbox`: what waits for an app, in less memory.
 - `requests`: HTTP. No upgrade to `h2c`, which two requests end the process by; who owes a sign of
   life.
 - `websockets`: the handshake refused with 400 where it cannot be read, no compression, a close
@@ -22,6 +23,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import hypercorn.asyncio.run
+import hypercorn.asyncio.tcp_server
 import hypercorn.protocol
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
@@ -29,6 +31,7 @@ import hypercorn.protocol.ws_stream
 import hypercorn.trio.run
 
 from cacao.hardening.connections import AsyncioConnection, TrioConnection
+from cacao.hardening.inbox import AppTasks
 from cacao.hardening.requests import Http1, Http2
 from cacao.hardening.shutdown import AsyncioWorker, TrioWorker, hear_of_shutdown
 from cacao.hardening.websockets import MAX_MESSAGE_BYTES, LegibleHandshake, WebSocket
@@ -44,6 +47,7 @@ _KNOWN = "0.18."
 _PLACES: tuple[tuple[ModuleType, str, type], ...] = (
     (hypercorn.asyncio.run, "TCPServer", AsyncioConnection),
     (hypercorn.asyncio.run, "WorkerContext", AsyncioWorker),
+    (hypercorn.asyncio.tcp_server, "TaskGroup", AppTasks),
     (hypercorn.trio.run, "TCPServer", TrioConnection),
     (hypercorn.trio.run, "WorkerContext", TrioWorker),
     (hypercorn.protocol, "H11Protocol", Http1),
