@@ -582,6 +582,20 @@ async def test_a_connection_cut_for_taking_nothing_leaves_its_session_waiting(
         assert again.messages[0]["state"] == {"count": 1}
 
 
+async def test_many_silent_pages_are_sent_their_beats_some_at_a_time(
+    autojump_clock: object,
+) -> None:
+    async with live(Shop().app) as running:
+        pages = [await running.open_v1() for _ in range(120)]
+        beats = []
+        for _ in range(26):
+            await trio.sleep(1)
+            beats.append(sum(bool(page.of_type("beat")) for page in pages))
+        assert beats[18] == 0
+        assert beats[-1] == 120
+        assert 0 < beats[20] < 120
+
+
 # --- How many ------------------------------------------------------------------------------------
 
 
