@@ -49,7 +49,10 @@ class Limits:
         bye_window: The same when the page has said that it goes: long enough for a reload.
         park_window: Seconds for which a session that was stored when the server ended waits for its
             client.
-        drain_timeout: Seconds that running handlers get when the server ends.
+        handover_timeout: Seconds within which another process must say that it has the session of
+            a client that has come here.
+        drain_timeout: Seconds that running handlers get when the server ends, or when their
+            session goes to another process.
         finish_timeout: Seconds for which what is declared `on_leave="finish"` may go on after
             its user has left.
         hook_timeout: Seconds that the `on_disconnect` hooks of a connection, or the
@@ -79,6 +82,7 @@ class Limits:
     resume_window: float = 120.0
     bye_window: float = 5.0
     park_window: float = 3600.0
+    handover_timeout: float = 0.5
     drain_timeout: float = 3.0
     finish_timeout: float = 30.0
     hook_timeout: float = 5.0

@@ -57,8 +57,12 @@ class Roster:
 
     def find(self, token: str) -> Session | None:
         """Give the session that a token stands for, if it can still be taken up."""
-        session = self._by_token.get(digest_of(token))
+        session = self.holder_of(digest_of(token))
         return session if session is not None and session.is_open else None
+
+    def holder_of(self, digest: bytes) -> Session | None:
+        """Give the session that a token of this digest stands for, also one that ends."""
+        return self._by_token.get(digest)
 
     def waits(self, session: Session) -> None:
         """Note that a session has no connection now."""

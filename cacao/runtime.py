@@ -23,7 +23,7 @@ from cacao.protocol import SUBPROTOCOL, CloseCode
 from cacao.reactive import set_current_run
 from cacao.reports import ErrorReport, report_error
 from cacao.roster import Roster
-from cacao.session import RESTART, Session
+from cacao.session import RESTART, TAKEN_OVER, Session
 from cacao.shared import SharedStore
 from cacao.survival import open_survival
 
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
     from cacao.connection import Connection
     from cacao.events import Events
+    from cacao.handover import LetGo
     from cacao.lifetimes import Job, Lifetimes
     from cacao.limits import Limits
     from cacao.parking import ParkedSession
     from cacao.protocol import Hello
     from cacao.registry import Declaration, Registry
     from cacao.survival import Survival
+
+_TENDED_AT_ONCE = 50
 
 CROWDED = CloseCode.TRY_LATER, "too many sessions"
 
@@ -81,7 +84,11 @@ class Runtime:
         self._limits = limits
         self._error_sinks = error_sinks
         self._survival = survival
+        if survival is not None:
+            survival.holder = self
+        self._leaving: set[Session] = set()  # for another process
         self._is_draining = False
+        self._announced = 0  # the revision of the app-wide values that all sessions know of
         self._arriving = 0
         self._threads = trio.CapacityLimiter(limits.max_threads)
 
@@ -132,25 +139,32 @@ class Runtime:
         Raises:
             ConnectionClosed: There is no room, or the run ends.
         """
+        if self._is_draining:  # another process is to have it, and not to lose it to this one
+            raise ConnectionClosed(*RESTART)
         session = self._find(connection, hello)
         if session is None and hello is not None and hello.resume and self._survival is not None:
             parked = await self._survival.take(hello.resume, connection.peer.user_key)
             if parked is not None:
                 return await self._take_up(connection, parked, self._survival)
             session = self._find(connection, hello)  # another connection of this client has it
-        if self._is_draining:
-            raise ConnectionClosed(*RESTART)
-        return session or self._begin(connection)
+        if session is None or self._is_draining:
+            return self._begin(connection)
+        return session
 
     async def _take_up(
         self, connection: Connection, parked: ParkedSession, survival: Survival
     ) -> Session:
-        """Go on with a session that another process has parked, or park it anew if the run ends."""
-        if self._is_draining:
+        """Go on with a session that another process has parked, or park it anew for want of room.
+
+        Raises:
+            ConnectionClosed: There is no room, or the run ends.
+        """
+        try:
+            return self._begin(connection, parked)
+        except ConnectionClosed:
             survival.park(parked)
             await survival.flush()
-            raise ConnectionClosed(*RESTART)
-        return self._begin(connection, parked)
+            raise
 
     async def _until_parked(self, session: Session, survival: Survival) -> None:
         """Wait until another process can take a session up: its client goes there at once."""
@@ -167,16 +181,25 @@ class Runtime:
         if hello is None or hello.resume is None:
             return None
         session = self._roster.find(hello.resume)
-        if session is None or session.peer.user_key != connection.peer.user_key:
+        if session is None or session in self._leaving:
+            return None
+        if session.peer.user_key != connection.peer.user_key:
             return None
         return session
 
     def _begin(self, connection: Connection, parked: ParkedSession | None = None) -> Session:
-        """Begin a session, or go on with a parked one, if there is room for it."""
+        """Begin a session, or go on with a parked one.
+
+        Raises:
+            ConnectionClosed: There is no room, or the run ends.
+        """
+        if self._is_draining:
+            raise ConnectionClosed(*RESTART)
         session = self._new_session(connection)
         if parked is not None:
             session.unpark(parked)
         if not self._roster.admit(session):
+            session.close()
             _log.warning("no room for a session of %s; see Limits", connection.peer.address)
             raise ConnectionClosed(*CROWDED)
         self._nursery.start_soon(self._own, session, name=f"session {session.id}")
@@ -186,7 +209,7 @@ class Runtime:
         """Decide what becomes of a session whose connection has ended."""
         if session.is_attached:  # another has taken it over
             return
-        if connection.subprotocol == SUBPROTOCOL and not self._is_draining:
+        if connection.subprotocol == SUBPROTOCOL and not self._is_to_be_parked(session):
             session.wait_for_client()
             self._roster.waits(session)
         else:
@@ -214,9 +237,45 @@ class Runtime:
             await self._survival.load_user(session, user)
 
     def release(self, session: Session) -> None:
-        """Park a session that ends because the run does; the session tells when."""
-        if self._survival is not None and self._is_draining:
+        """Park a session that another process is to have; the session tells when."""
+        if self._survival is not None and self._is_to_be_parked(session):
             self._survival.park(session.park())
+
+    def _is_to_be_parked(self, session: Session) -> bool:
+        return self._is_draining or session in self._leaving
+
+    def has(self, digest: bytes) -> bool:
+        """Tell whether a connection can take up the session that has a token of this digest."""
+        session = self._roster.holder_of(digest)
+        return session is not None and session.is_open and session not in self._leaving
+
+    def offer(self, digest: bytes, owner: str | None) -> LetGo | None:
+        """Give what ends and parks a session, for its client has come to another process.
+
+        Args:
+            digest: Of a token of the session's.
+            owner: Whose session it must be.
+
+        Returns:
+            None if it is not here, is somebody else's, or ends of itself.
+        """
+        session = self._roster.holder_of(digest)
+        if self._survival is None or session is None or session.peer.user_key != owner:
+            return None
+        if session.is_open or self._is_to_be_parked(session):
+            return partial(self._hand_over, session, self._survival)
+        return None
+
+    async def _hand_over(self, session: Session, survival: Survival) -> None:
+        """Let the events of a session end for a while, and then the session; it is parked."""
+        if not self._is_to_be_parked(session):
+            self._leaving.add(session)
+            if session.is_attached:
+                session.drain(*TAKEN_OVER)  # who reads its connection sees to the rest
+            else:
+                await session.until_idle()
+                session.close()
+        await self._until_parked(session, survival)
 
     def start_jobs(self, nursery: trio.Nursery) -> None:
         """Start the tasks and the timers of the app."""
@@ -261,13 +320,20 @@ class Runtime:
             self.report(ErrorReport(error, "session", session.id, event=None, error_id=session.id))
         finally:
             self._roster.dismiss(session)
+            self._leaving.discard(session)
 
     async def _tend_sessions(self) -> None:
+        """Look after each session four times in a heartbeat, and after some at a time.
+
+        Thousands to whom a beat is owed in one moment would hold up everybody.
+        """
         while True:
-            await trio.sleep(self._limits.heartbeat / 4)
-            now = trio.current_time()
-            for session in list(self.sessions.values()):
-                session.tend(now)
+            parts = 1 + len(self.sessions) // _TENDED_AT_ONCE
+            for part in range(parts):
+                await trio.sleep(self._limits.heartbeat / 4 / parts)
+                now = trio.current_time()
+                for session in list(self.sessions.values())[part::parts]:
+                    session.tend(now)
 
     def announce(self) -> bool:
         """Let all live sessions send what is new of the app-wide values; does not wait.
@@ -276,6 +342,9 @@ class Runtime:
             Whether there is anything to send.
         """
         self.shared.flush()
+        if self._announced == self.shared.revision:
+            return False
+        self._announced = self.shared.revision
         told = [session for session in self.sessions.values() if session.hear()]
         return bool(told)
 
@@ -322,7 +391,7 @@ async def open_runtime(
     failed = partial(_value_failed, error_sinks)
     with closing(SharedStore(failed)) as shared:
         async with (
-            open_survival(storage, registry, shared, failed, limits.park_window) as survival,
+            open_survival(storage, registry, shared, failed, limits) as survival,
             trio.open_nursery() as jobs,
         ):
             async with trio.open_nursery() as nursery:

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from cacao.registry import Declaration, Registry
     from cacao.shared import SharedStore
 
-__all__ = ["RESTART", "Session"]
+__all__ = ["RESTART", "TAKEN_OVER", "Session"]
 
 # How a connection is closed that neither side wanted to end.
 RESTART = CloseCode.RESTART, "server is restarting"
@@ -271,6 +271,7 @@ class Session(Store):
         if self._finishing is not None:
             self._finishing.finish_by(finish_by)
         self._started.set()
+        self._room.set()
         self._stop_reading(*self._closing)
 
     async def _end(self, background: Background) -> None:
@@ -317,6 +318,7 @@ class Session(Store):
             self._nursery.cancel_scope.cancel()
         elif self._background is None:
             self._is_closed = True
+            self._tokens.revoke()
             super().close()
 
     def stop_finishing(self) -> None:
@@ -359,7 +361,9 @@ class Session(Store):
     @property
     def is_open(self) -> bool:
         """Whether a connection can take this session up: it lives, and is not about to end."""
-        return self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+        if self._nursery is None:
+            return self._background is None and not self._is_closed  # it is about to begin
+        return not self._nursery.cancel_scope.cancel_called
 
     @property
     def user(self) -> Any:
@@ -434,10 +438,10 @@ class Session(Store):
         await self._let_go.wait()
 
     async def _until_begun(self) -> Background | None:
-        """Wait until events may start; gives None if the session was closed before."""
+        """Wait until events may start; gives None if the session was closed or drained before."""
         if self._dispatch is None:
             await self._started.wait()
-        return self._background if self._dispatch is not None else None
+        return self._background if self._dispatch is not None and not self._is_draining else None
 
     def _open(self, connection: Connection, hello: Hello | None) -> None:
         """Begin to write to a connection."""
@@ -520,10 +524,21 @@ class Session(Store):
 
     # --- Draining ------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Take no more events, let those under way end, and let the connection go."""
+    def drain(self, code: int = RESTART[0], reason: str = RESTART[1]) -> None:
+        """Take no more events, let those under way end, and let the connection go.
+
+        Args:
+            code: The WebSocket close code that the page gets.
+            reason: A short text for it.
+        """
         self._is_draining = True
-        self._stop_reading(*RESTART)
+        self._stop_reading(code, reason)
+
+    async def until_idle(self) -> None:
+        """Wait, without a connection, until no event is under way; for `drain_timeout` at most."""
+        with trio.move_on_after(self._limits.drain_timeout):
+            while self._dispatch is not None and self._dispatch.under_way:
+                await self._room.wait()
 
     def tend(self, now: float) -> None:
         """Look after the connection: owe it a beat, or cut it when it is dead or stalled.

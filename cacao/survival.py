@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
+
+import trio
 
 from cacao.errors import StorageError
+from cacao.handover import open_handover
 from cacao.parking import pack, unpack
 from cacao.persistence import open_persistence
 from cacao.storage.opening import open_storage
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from cacao.handover import Handover, LetGo
+    from cacao.limits import Limits
     from cacao.parking import ParkedSession
     from cacao.persistence import Persistence
     from cacao.registry import Declaration, Registry
@@ -38,6 +44,23 @@ __all__ = ["Survival", "open_survival"]
 _log = logging.getLogger("cacao")
 
 
+class Holder(Protocol):
+    """What has the live sessions of this process."""
+
+    def has(self, digest: bytes) -> bool:
+        """Tell whether a connection can take up the session that has a token of this digest."""
+        ...
+
+    def offer(self, digest: bytes, owner: str | None) -> LetGo | None:
+        """Give what ends a session here and keeps it; None if it is not here, or another's.
+
+        Args:
+            digest: Of a token of the session's.
+            owner: Whose session it must be.
+        """
+        ...
+
+
 class Survival:
     """What one run keeps; made by `open_survival`.
 
@@ -46,6 +69,10 @@ class Survival:
         behind: Writes there.
         persistence: Loads and saves the signals with `persist=`.
         park_window: Seconds for which a parked session waits for its client.
+
+    Attributes:
+        holder: Lets go of sessions for other processes; None while there are none.
+        handover: Asks other processes for theirs; None where they share no Redis.
     """
 
     def __init__(
@@ -55,6 +82,8 @@ class Survival:
         self._behind = behind
         self._persistence = persistence
         self._park_window = park_window
+        self.holder: Holder | None = None
+        self.handover: Handover | None = None
 
     async def load_user(self, session: Store, user: str) -> None:
         """Give a session its user's stored values; without the storage it has the defaults."""
@@ -81,6 +110,8 @@ class Survival:
     async def take(self, token: str, owner: str | None) -> ParkedSession | None:
         """Take the session that a token stands for; nobody else gets it then.
 
+        Another process that has it lets it go before. Cancelled, it has taken none.
+
         Args:
             token: As the client has shown it.
             owner: Whose session it must be.
@@ -89,7 +120,11 @@ class Survival:
             The session; None if there is none to be had, also for want of the storage.
         """
         try:
-            return await self._take(digest_of(token).hex(), owner)
+            digest = digest_of(token).hex()
+            look = partial(self._take, digest, owner)
+            if self.handover is None:
+                return await look()
+            return await self.handover.take(digest, owner, look)
         except StorageError:
             _log.exception("a client begins anew, for its session cannot be looked up")
             return None
@@ -103,12 +138,36 @@ class Survival:
         session = unpack(data) if data is not None else None
         if session is None or session.owner != owner or digest not in session.tokens:
             return None
-        return session if await self._storage.take(key) is not None else None
+        with trio.CancelScope(shield=True):  # what is taken must get to who takes it
+            was_there = await self._storage.take(key) is not None
+        return session if was_there else None
+
+    def has(self, digest: str) -> bool:
+        """Tell whether a connection can take up a session here.
+
+        Args:
+            digest: Of a token of the session's, in hexadecimal.
+        """
+        return self.holder is not None and self.holder.has(bytes.fromhex(digest))
+
+    def offer(self, digest: str, owner: str | None) -> LetGo | None:
+        """Give what lets another process take a session that is here; None if it is not.
+
+        Args:
+            digest: Of a token of the session's, in hexadecimal.
+            owner: Whose session it must be.
+        """
+        let_go = None
+        if self.holder is not None:
+            let_go = self.holder.offer(bytes.fromhex(digest), owner)
+        if let_go is None and self._behind.has(_token_key(digest)):
+            return self.flush  # it has ended, and is not kept yet
+        return let_go
 
 
 @asynccontextmanager
 async def open_survival(
-    url: str | None, registry: Registry, run: SharedStore, failed: Failed, park_window: float
+    url: str | None, registry: Registry, run: SharedStore, failed: Failed, limits: Limits
 ) -> AsyncIterator[Survival | None]:
     """Let the stored values of a run live for as long as the block lasts.
 
@@ -117,7 +176,7 @@ async def open_survival(
         registry: Whose signals are stored.
         run: Has the app-wide values; nothing has used it yet.
         failed: Told of what goes wrong with a value of another process.
-        park_window: Seconds for which a parked session waits for its client.
+        limits: `park_window`, `handover_timeout` and `drain_timeout`.
 
     Raises:
         DeclarationError: The URL is no storage's.
@@ -133,7 +192,11 @@ async def open_survival(
         await persistence.load_run(run)
         if url.startswith("redis"):
             await stack.enter_async_context(_replicate(run, registry, url, failed))
-        yield Survival(storage, behind, persistence, park_window)
+        survival = Survival(storage, behind, persistence, limits.park_window)
+        if url.startswith("redis"):
+            opened = _open_handover(survival, url, limits)
+            survival.handover = await stack.enter_async_context(opened)
+        yield survival
 
 
 def _replicate(
@@ -142,6 +205,18 @@ def _replicate(
     replication = import_module("cacao.replication")  # needs what only Redis's users have
     return cast(
         "AbstractAsyncContextManager[None]", replication.replicate(run, registry, url, failed)
+    )
+
+
+def _open_handover(
+    survival: Survival, url: str, limits: Limits
+) -> AbstractAsyncContextManager[Handover]:
+    channel = import_module("cacao.channel").Channel(url, "sessions")
+    return open_handover(
+        channel,
+        survival,
+        answer_timeout=limits.handover_timeout,
+        patience=4 * limits.drain_timeout,  # three for the session, one for the storage
     )
 
 

@@ -196,6 +196,7 @@ async def test_stored_signals_are_there_in_the_next_run(tmp_path: Path) -> None:
     ada, bob = (Peer(user=name) for name in ("ada", "bob"))
     async with live(Shop(tmp_path / "file").app) as running:
         page = await running.open_v1(ada)
+        await until_greeted(page)
         await page.event("theme:input", {"value": "dark"}, id=1)
         await page.event("add", id=2)
     async with live(Shop(tmp_path / "file").app) as running:

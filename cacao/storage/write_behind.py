@@ -110,6 +110,10 @@ class WriteBehind:
             else:
                 return
 
+    def has(self, key: str) -> bool:
+        """Tell whether a key waits, or is being written."""
+        return key in self._waiting or key in self._in_flight
+
     @property
     def left(self) -> int:
         """How many keys wait."""
