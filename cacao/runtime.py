@@ -273,9 +273,13 @@ class Runtime:
             if session.is_attached:
                 session.drain(*TAKEN_OVER)  # who reads its connection sees to the rest
             else:
-                await session.until_idle()
-                session.close()
+                await self._close_when_idle(session)
         await self._until_parked(session, survival)
+
+    async def _close_when_idle(self, session: Session) -> None:
+        """End a session without a connection, when its events have ended or have had their time."""
+        await session.until_idle()
+        session.close(*RESTART)
 
     def start_jobs(self, nursery: trio.Nursery) -> None:
         """Start the tasks and the timers of the app."""
@@ -294,15 +298,15 @@ class Runtime:
     def drain(self) -> None:
         """Take no more connections and events; does not wait.
 
-        Events under way have `Limits.drain_timeout` s to end. Each connection is closed, with 1012,
-        when its own have.
+        Events under way have `Limits.drain_timeout` s to end. Each session ends when its own have,
+        and its connection is closed with 1012.
         """
         self._is_draining = True
         for session in list(self.sessions.values()):
             if session.is_attached:
                 session.drain()
             else:
-                session.close(*RESTART)
+                self._nursery.start_soon(self._close_when_idle, session, name="drain")
 
     def end_waiting(self) -> None:
         """End the sessions that wait for their clients; does not wait."""

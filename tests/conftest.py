@@ -21,6 +21,13 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture
+def durable_redis() -> Iterator[RedisServer]:
+    """Run a Redis of the test's own that keeps what it has acknowledged."""
+    with running_redis(is_durable=True) as server:
+        yield server
+
+
 # Not of the whole session: playwright keeps an asyncio loop running in this thread meanwhile.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import trio
 from live import live
-from trio.testing import wait_all_tasks_blocked
 
 from cacao import (
     App,

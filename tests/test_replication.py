@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from redis_server import RedisServer, running_redis
+from redis_server import RedisServer
 
 from cacao import ListSignal, NotSerializableError, Registry, Signal
 from cacao.replication import replicate
 from cacao.shared import SharedStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
 _PATIENCE = 30
-
-
-@pytest.fixture
-def durable_redis() -> Iterator[RedisServer]:
-    with running_redis(is_durable=True) as server:
-        yield server
 
 
 class Board:

@@ -708,7 +708,7 @@ async def test_a_drain_ends_what_waits_and_what_is_stalled(autojump_clock: objec
         before = trio.current_time()
         running.runtime.drain()
         await trio.sleep(4)
-        assert shop.diary == ["pay begins", "pay is cancelled"]
+        assert shop.diary == ["pay begins", "pay is cancelled"]  # after 3 s
         assert stalled.close_code == 1012
         assert not running.runtime.sessions
         assert trio.current_time() - before < 5

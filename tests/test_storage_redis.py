@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING
 import coredis
 import pytest
 import trio
-from redis_server import RedisServer, running_redis
+from redis_server import RedisServer
 
 from cacao.errors import StorageError
 from cacao.storage import Entry
 from cacao.storage.redis import open_redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from cacao.storage.redis import RedisStorage
-
-
-@pytest.fixture
-def durable_redis() -> Iterator[RedisServer]:
-    with running_redis(is_durable=True) as server:
-        yield server
 
 
 async def start_later(server: RedisServer) -> None:

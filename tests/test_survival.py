@@ -261,3 +261,9 @@ def test_a_file_lies_beside_the_app_unless_it_is_told_where(tmp_path: Path) -> N
         assert app._storage is not None
         assert app._storage.endswith(expected)
     assert App(registry=Registry())._default_storage.endswith("tests/.cacao/storage.sqlite3")
+
+
+def test_a_session_without_names_parks_no_values() -> None:
+    session, again = Session(), Session()
+    again.unpark(session.park())
+    assert again.id == session.id

@@ -30,7 +30,10 @@ export type EventData = object;
 export interface ClientOptions {
   /** Where the server listens; `ws:`, `http:` or relative. Default: `/ws` on the page's own host. */
   url?: string;
-  /** How many events may wait while there is no connection. Default: 256. */
+  /**
+   * How many events may be under way at once, those that wait for a connection included. Default:
+   * 256, which is how many results the server keeps for a client that has lost its connection.
+   */
   queueLimit?: number;
   /**
    * Hears of every failed event and every other error that the server reports, except outcomes that
@@ -57,7 +60,7 @@ export interface Closing {
  * An event that came to nothing.
  *
  * `code` is one of the protocol's, such as `invalid_data`, `handler_error` or `superseded`, or one
- * of the client's own: `busy` (too many events wait), `cancelled` (the session is gone, or the
+ * of the client's own: `busy` (too many events are under way), `cancelled` (the session is gone, or the
  * client was closed), `too_big` (over the server's limit), `not_serializable` (JSON cannot hold it).
  */
 export class EventError extends Error {
@@ -229,14 +232,13 @@ export class CacaoClient {
     if (this.#closing !== null) {
       throw cancelled(`event '${event.name}' was not sent: ${describe(this.#closing)}`);
     }
-    if (this.#isReady) {
-      this.#transmit(event);
-    } else if (this.#waiting.length >= this.#queueLimit) {
+    if (this.#waiting.length + this.#running.size >= this.#queueLimit) {
       throw new EventError({
         code: "busy",
-        message: `event '${event.name}' was not sent: ${this.#queueLimit} events wait for the connection already`,
+        message: `event '${event.name}' was not sent: ${this.#queueLimit} events are under way already`,
       });
     }
+    if (this.#isReady) this.#transmit(event);
     this.#waiting.push(event);
   }
 

@@ -290,11 +290,18 @@ describe("without a connection", () => {
     expect(await outcome(promises[256] as Promise<unknown>)).toBe("busy");
   });
 
-  test("a living connection takes any number", async () => {
+  test("with a connection no more are under way: the server keeps no more results", async () => {
     const { browser, client } = connect({ queueLimit: 2 });
-    browser.welcome();
-    for (let i = 0; i < 100; i++) client.send("a");
-    expect(browser.socket.events).toHaveLength(100);
+    const socket = browser.welcome();
+    const [first, second] = [client.send("a"), client.send("b")];
+    socket.say({ type: "update", changes: {}, rev: 2, ack: 1 });
+    expect(await outcome(client.send("c"))).toBe("busy");
+    socket.say({ type: "result", id: 1, ok: true });
+    expect(await Promise.all([first, second].map(outcome))).toEqual([
+      { type: "result", id: 1, ok: true },
+      "pending",
+    ]);
+    expect(await outcome(client.send("d"))).toBe("pending");
   });
 });
 
