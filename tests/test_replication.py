@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from redis_server import RedisServer
 
 from cacao import ListSignal, NotSerializableError, Registry, Signal
 from cacao.replication import replicate
@@ -16,6 +15,8 @@ from cacao.shared import SharedStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from redis_server import RedisServer
 
 _PATIENCE = 30
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import coredis
 import pytest
 import trio
-from redis_server import RedisServer
 
 from cacao.errors import StorageError
 from cacao.storage import Entry
 from cacao.storage.redis import open_redis
 
 if TYPE_CHECKING:
+    from redis_server import RedisServer
 
     from cacao.storage.redis import RedisStorage
 
