@@ -62,7 +62,6 @@ class Outbox:
     __slots__ = (
         "_acked",
         "_fingerprints",
-        "_greeting",
         "_heard",
         "_sent",
         "_shared",
@@ -84,7 +83,6 @@ class Outbox:
         self.outcomes: list[tuple[int, Result | Error]] = []
         self.is_beat_due = False
         self._acked = 0
-        self._greeting: Callable[[], Init] | None = None
         # What was last sent of values that the store cannot compare, by name: a list mutated in
         # place and set again is a change there, but perhaps not on the wire.
         self._fingerprints: dict[str, bytes] = {}
@@ -98,19 +96,17 @@ class Outbox:
         """Whether there are app-wide values that the client has not been sent."""
         return self._shared is not None and self._heard != self._shared.revision
 
-    def greet(self, greeting: Callable[[], Init]) -> None:
-        """Send the whole state next.
-
-        Args:
-            greeting: Called when that is written; `state`, `rev` and `last_event` are filled in.
-        """
-        self._greeting = greeting
-
     def acknowledge_again(self) -> None:
         """Send the last acknowledgement once more, as an event came that had been accepted."""
         self._acked = min(self._acked, self.last_event - 1)
 
-    def take(self, store: Store, registry: Registry | None, failed: Failed) -> list[str]:
+    def take(
+        self,
+        store: Store,
+        registry: Registry | None,
+        failed: Failed,
+        greeting: Init | None = None,
+    ) -> list[str]:
         """Write all that is due, as message texts in the order to be sent.
 
         Args:
@@ -118,9 +114,11 @@ class Outbox:
             registry: Whose declarations the client sees; None for none.
             failed: Told of each value that could not be computed or written; it may add a
                 reply, which is sent at once. All other values are sent.
+            greeting: Sends the whole state, in place of what changed; its `state`, `rev` and
+                `last_event` are filled in.
         """
-        if self._greeting is not None:
-            messages: list[ServerMessage] = [self._init(self._greeting(), store, registry, failed)]
+        if greeting is not None:
+            messages: list[ServerMessage] = [self._init(greeting, store, registry, failed)]
         else:
             messages = self._update(store, failed)
         if self.replies:
@@ -158,7 +156,6 @@ class Outbox:
     def _init(
         self, greeting: Init, store: Store, registry: Registry | None, failed: Failed
     ) -> Init:
-        self._greeting = None
         self._fingerprints.clear()
         self._sent.clear()
         synced = registry.synced if registry is not None else ()

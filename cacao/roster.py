@@ -10,7 +10,7 @@ from collections import Counter
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from cacao.tokens import Tokens, digest_of
+from cacao.tokens import digest_of
 
 if TYPE_CHECKING:
     from cacao.limits import Limits
@@ -29,19 +29,16 @@ class Roster:
 
     Attributes:
         sessions: All of them, by id.
+        register: Which session the digest of each token stands for, by id.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.sessions: dict[str, Session] = {}
         self._limits = limits
-        self._by_token: dict[bytes, Session] = {}
+        self.register: dict[bytes, str] = {}
         self._waiting: dict[Session, None] = {}  # the one that waits longest first
         self._owners: dict[Session, str] = {}
         self._counts: Counter[str] = Counter()
-
-    def new_tokens(self) -> Tokens[Session]:
-        """Make the tokens of a session that is to be admitted."""
-        return Tokens(self._by_token)
 
     def admit(self, session: Session) -> bool:
         """Enter a session, if there is room for it or can be made."""
@@ -62,7 +59,7 @@ class Roster:
 
     def holder_of(self, digest: bytes) -> Session | None:
         """Give the session that a token of this digest stands for, also one that ends."""
-        return self._by_token.get(digest)
+        return self.sessions.get(self.register.get(digest, ""))
 
     def waits(self, session: Session) -> None:
         """Note that a session has no connection now."""

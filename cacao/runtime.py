@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from cacao.errors import ConnectionClosed
+from cacao.exchange import RESTART, TAKEN_OVER
 from cacao.hello import wait_for_hello
 from cacao.lifetimes import keep_time
 from cacao.protocol import SUBPROTOCOL, CloseCode
 from cacao.reactive import set_current_run
 from cacao.reports import ErrorReport, report_error
 from cacao.roster import Roster
-from cacao.session import RESTART, TAKEN_OVER, Session
+from cacao.session import Session
 from cacao.shared import SharedStore
 from cacao.survival import open_survival
 
@@ -223,7 +224,7 @@ class Runtime:
             self.report,
             self._threads,
             self._lifetimes,
-            self._roster.new_tokens(),
+            self._roster.register,
             self.shared,
             self,
         )

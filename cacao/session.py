@@ -1,22 +1,14 @@
-"""One user: their signals, their running handlers, and the connection to their page.
+"""One user: their signals, and all that runs for them.
 
 How it works. A session is a store of signal values with a life. `run` is its nursery: when that
 ends, everything that ran for this user has ended. The flusher is its body; handlers, timers and
 effects are its children. The reader is not in it: `attach` reads one connection in the task that
 brought the connection, and hands each event to the session's nursery. So a session outlives its
-connection, and goes on while it waits for the next one. One at a time has it: a newer one takes the
-session over, and nothing that the older one still brings counts.
+connection, and goes on while it waits for the next one. What is said over them is `exchange.py`.
 
-- Events start in the order they came; `dispatch.py` lets them. A binding or a plain function is
-  answered in the reader, in place, an async handler in a task. So a slow one holds up its own name
-  only.
-- The flusher is the only task that writes to a connection. It sleeps while nothing is due; the end
-  of an event and the first change after a quiet time leave at once, other changes gather for
-  `flush_interval`; while a write is under way everything else gathers in the outbox.
-- A client that floods is no longer read from: the reader waits while too many of its events run
-  or too many replies wait for it.
-- No session has a timer while nothing is due. `tend`, called for all sessions from one place,
-  owes a silent page a beat and cuts a dead or stalled one.
+Events start in the order they came; `dispatch.py` lets them. A binding or a plain function is
+answered in the reader, in place, an async handler in a task. So a slow one holds up its own name
+only.
 """
 
 from __future__ import annotations
@@ -24,12 +16,10 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
 
-from cacao.allowance import Allowance
 from cacao.background import Background
 from cacao.dispatch import Dispatch
 from cacao.errors import (
@@ -39,32 +29,16 @@ from cacao.errors import (
     SessionEndedError,
 )
 from cacao.events import Events
+from cacao.exchange import RESTART, Exchange
 from cacao.finishing import Finishing
 from cacao.lifetimes import Lifetimes
 from cacao.limits import Limits
-from cacao.outbox import Outbox
-from cacao.pace import Pace
 from cacao.parking import ParkedSession, restore_values, values_of
 from cacao.peer import Peer
-from cacao.protocol import (
-    SUBPROTOCOL,
-    Bye,
-    CloseCode,
-    Error,
-    ErrorCode,
-    Event,
-    Hello,
-    Init,
-    Result,
-    byte_length_exceeds,
-    decode,
-    encode_value,
-    shorten,
-)
+from cacao.protocol import CloseCode, Error, ErrorCode, Result, encode_value, shorten
 from cacao.reactive import set_current_session
 from cacao.reports import ErrorReport
 from cacao.store import Store
-from cacao.tokens import Tokens
 from cacao.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -73,15 +47,11 @@ if TYPE_CHECKING:
 
     from cacao.connection import Connection
     from cacao.options import OnLeave, StartSoon
-    from cacao.protocol import Outcome
+    from cacao.protocol import Event, Hello
     from cacao.registry import Declaration, Registry
     from cacao.shared import SharedStore
 
-__all__ = ["RESTART", "TAKEN_OVER", "Session"]
-
-# How a connection is closed that neither side wanted to end.
-RESTART = CloseCode.RESTART, "server is restarting"
-TAKEN_OVER = CloseCode.TAKEN_OVER, "a newer connection has taken the session over"
+__all__ = ["Session"]
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -109,7 +79,8 @@ class Session(Store):
         report: Told of each error in the author's code.
         threads: The pool for handlers that run in threads; None for trio's own.
         lifetimes: What runs beside the events; None for nothing.
-        tokens: What takes this session up again; None for nothing.
+        register: Which session the digest of each token stands for, by id; this one adds its own.
+            None for a register of its own.
         shared: Has the app-wide values; None for a session that is a run of its own.
         keeper: Brings what is stored for this session, and takes what is to be; None for neither.
 
@@ -120,41 +91,23 @@ class Session(Store):
     """
 
     __slots__ = (
-        "_allowance",
         "_background",
-        "_claimant",
-        "_closing",
-        "_connection",
         "_dispatch",
         "_ended",
         "_error_sink",
         "_events",
+        "_exchange",
         "_finishing",
-        "_heard_at",
-        "_inits",
         "_is_closed",
         "_is_draining",
-        "_is_leaving",
-        "_is_sending",
-        "_is_urgent",
         "_keeper",
-        "_let_go",
         "_lifetimes",
         "_limits",
         "_nursery",
-        "_outbox",
-        "_pace",
-        "_reading",
         "_registry",
-        "_room",
-        "_sent_at",
         "_started",
         "_threads",
-        "_tokens",
         "_under_way",
-        "_was_heard",
-        "_work",
-        "_writing",
         "id",
         "peer",
     )
@@ -167,7 +120,7 @@ class Session(Store):
         report: Callable[[ErrorReport], None] | None = None,
         threads: trio.CapacityLimiter | None = None,
         lifetimes: Lifetimes | None = None,
-        tokens: Tokens[Session] | None = None,
+        register: dict[bytes, str] | None = None,
         shared: SharedStore | None = None,
         keeper: Keeper | None = None,
     ) -> None:
@@ -178,37 +131,22 @@ class Session(Store):
         self._registry = registry
         self._events = events
         self._limits = limits or Limits()
+        self._exchange = Exchange(
+            self.id, self._limits, {} if register is None else register, shared
+        )
         self._error_sink = report
-        self._outbox = Outbox(shared)
-        self._pace: Pace | None = None
         self._dispatch: Dispatch | None = None
         self._background: Background | None = None
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
         self._keeper = keeper
         self._under_way: dict[int, Event] = {}
-        self._tokens = tokens or Tokens({})
-        self._claimant: Connection | None = None  # the newest, and so the one to have the session
-        self._connection: Connection | None = None  # the one that is greeted, read and written to
         self._nursery: trio.Nursery | None = None  # None before the session, and once it is left
         self._finishing: Finishing | None = None
-        self._reading: trio.CancelScope | None = None
-        self._writing = trio.CancelScope()
-        self._closing: tuple[int, str] = (CloseCode.NORMAL, "")
-        self._allowance: Allowance
         self._is_closed = False
-        self._is_leaving = self._is_draining = False
-        self._inits = 0  # sent to its connection
-        self._is_urgent = False
-        self._sent_at = self._heard_at = 0.0  # when a write was begun, and a message noticed
-        self._is_sending = False
-        self._was_heard = False
-        self._work = Wakeup()
-        self._room = Wakeup()
+        self._is_draining = False
         self._started = Wakeup()
-        # There are these events while somebody waits for them.
-        self._let_go: trio.Event | None = None
-        self._ended: trio.Event | None = None
+        self._ended: trio.Event | None = None  # there is one while somebody waits for it
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -224,12 +162,10 @@ class Session(Store):
             self._started.set()
             return
         set_current_session(self)
-        limits = self._limits
-        self._allowance = Allowance(limits.max_messages_per_second, limits.message_burst)
-        self.wake = self._work.set
+        self.wake = self._exchange.work.set
         self.on_error = self._value_failed
         background = self._background = Background(
-            self, self._starter, self._lifetimes, limits.hook_timeout, self._failed
+            self, self._starter, self._lifetimes, self._limits.hook_timeout, self._failed
         )
         try:
             await self._live(background)
@@ -243,9 +179,9 @@ class Session(Store):
             async with trio.open_nursery() as self._nursery:
                 try:
                     await self._begin(background)
-                    await self._flush()
+                    await self._exchange.flush(self, self._registry, self._value_failed)
                 except Exception:
-                    self._closing = CloseCode.INTERNAL, "internal error"
+                    self._exchange.closing = CloseCode.INTERNAL, "internal error"
                     raise
                 finally:
                     self._leave(trio.current_time() + seconds)
@@ -271,20 +207,21 @@ class Session(Store):
         if self._finishing is not None:
             self._finishing.finish_by(finish_by)
         self._started.set()
-        self._room.set()
-        self._stop_reading(*self._closing)
+        self._exchange.room.set()
+        self._exchange.hang_up()
+        self._exchange.stop_reading(*self._exchange.closing)
 
     async def _end(self, background: Background) -> None:
         """Wait until the connection is let go, run the last hooks, release the values."""
         with trio.CancelScope(shield=True):
-            while self._reading is not None:
-                await self._until_let_go()
+            while self._exchange.reading is not None:
+                await self._exchange.until_let_go()
         await background.run_last_hooks("on_session_end")
         if self._keeper is not None:
             self._keeper.release(self)
         self._background = self._finishing = None
         self._is_closed = True
-        self._tokens.revoke()
+        self._exchange.tokens.revoke()
         super().close()
         if self._ended is not None:
             self._ended.set()
@@ -313,12 +250,12 @@ class Session(Store):
             code: The WebSocket close code that the page gets.
             reason: A short text for it.
         """
-        self._closing = code, reason
+        self._exchange.closing = code, reason
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
         elif self._background is None:
             self._is_closed = True
-            self._tokens.revoke()
+            self._exchange.tokens.revoke()
             super().close()
 
     def stop_finishing(self) -> None:
@@ -373,7 +310,7 @@ class Session(Store):
     @property
     def is_attached(self) -> bool:
         """Whether a connection has this session."""
-        return self._claimant is not None
+        return self._exchange.claimant is not None
 
     async def attach(self, connection: Connection, hello: Hello | None = None) -> tuple[int, str]:
         """Greet one connection and read its events, until it or the session ends.
@@ -392,50 +329,26 @@ class Session(Store):
             ConnectionClosed: A newer connection has come meanwhile; with the same.
         """
         set_current_session(self)  # handlers inherit it from the task that reads
-        await self._take_over(connection)
+        exchange = self._exchange
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = math.inf
+        await exchange.take_over(connection)
+        self.peer = connection.peer
         background = None
         try:
-            with trio.CancelScope() as self._reading:
+            with trio.CancelScope() as exchange.reading:
                 background = await self._until_begun()
-                if background is not None:
+                if background is not None and self._dispatch is not None:
                     await background.run_hooks("on_connect")
-                    self._open(connection, hello)
-                    await self._read(connection)
+                    exchange.open(connection, hello)
+                    await exchange.read(connection, self._dispatch)
             if self._is_draining:
                 await self._answer_the_last()
         except ConnectionClosed:
             pass
         finally:
             await self._let_connection_go(connection, background)
-        return self._closing
-
-    async def _take_over(self, connection: Connection) -> None:
-        """Let a connection have the session; what the older one still brings does not count."""
-        self._claimant = connection
-        self._disconnect()
-        self._stop_reading(*TAKEN_OVER)
-        if self._nursery is not None:
-            self._nursery.cancel_scope.deadline = math.inf
-        try:
-            while self._reading is not None and self._claimant is connection:
-                await self._until_let_go()
-        except trio.Cancelled:
-            self._give_up_claim(connection)
-            raise
-        if self._claimant is not connection:
-            raise ConnectionClosed(*TAKEN_OVER)
-        self.peer = connection.peer
-        self._closing = RESTART
-
-    def _give_up_claim(self, connection: Connection) -> None:
-        if self._claimant is connection:
-            self._claimant = None
-
-    async def _until_let_go(self) -> None:
-        """Wait until the connection that is being read has been let go."""
-        if self._let_go is None:
-            self._let_go = trio.Event()
-        await self._let_go.wait()
+        return exchange.closing
 
     async def _until_begun(self) -> Background | None:
         """Wait until events may start; gives None if the session was closed or drained before."""
@@ -443,45 +356,26 @@ class Session(Store):
             await self._started.wait()
         return self._background if self._dispatch is not None and not self._is_draining else None
 
-    def _open(self, connection: Connection, hello: Hello | None) -> None:
-        """Begin to write to a connection."""
-        self._outbox.is_numbered = connection.subprotocol == SUBPROTOCOL
-        self._outbox.can_patch = hello is not None and hello.patches
-        if hello is not None and hello.resume is not None:
-            self._tokens.present(hello.resume)
-        self._inits = 0
-        self._heard_at = trio.current_time()
-        self._is_leaving = False
-        self._connection = connection
-        self._greet(self._outbox.reopen(hello.rev if hello is not None else None))
-
     async def _let_connection_go(
         self, connection: Connection, background: Background | None
     ) -> None:
-        if self._connection is connection:
-            self._disconnect()
+        self._exchange.hang_up(connection)
         if background is not None:
             await background.run_last_hooks("on_disconnect")
-        self._give_up_claim(connection)
-        self._reading = None
-        if self._let_go is not None:
-            self._let_go.set()
-            self._let_go = None
+        self._exchange.let_go(connection)
 
     async def _answer_the_last(self) -> None:
         """Give the events under way a while to end, and send what they have to say."""
         with trio.move_on_after(self._limits.drain_timeout, shield=True):
-            while self._connection is not None and self._owes_an_answer():
-                await self._room.wait()
+            await self._exchange.until_flushed(self._is_busy)
 
-    def _owes_an_answer(self) -> bool:
-        if self._dispatch is not None and self._dispatch.under_way:
-            return True
-        return self._is_urgent or self._is_sending or self._is_pending
+    def _is_busy(self) -> bool:
+        return self._is_pending or (self._dispatch is not None and bool(self._dispatch.under_way))
 
     def wait_for_client(self) -> None:
         """Wait for the next connection, for as long as the client may take; then end."""
-        window = self._limits.bye_window if self._is_leaving else self._limits.resume_window
+        is_leaving = self._exchange.is_leaving
+        window = self._limits.bye_window if is_leaving else self._limits.resume_window
         if self._nursery is not None:
             self._nursery.cancel_scope.deadline = trio.current_time() + window
 
@@ -489,18 +383,15 @@ class Session(Store):
 
     def park(self) -> ParkedSession:
         """Write down what another process needs to take this session up, as it ends."""
-        outbox = self._outbox
-        now = outbox.rev
-        outcomes = [*outbox.outcomes]
-        outcomes += [(now, reply) for reply in outbox.replies if reply.id is not None]
-        outcomes += [(now, _cut_off(event)) for event in self._under_way.values() if event.id]
+        outbox, tokens = self._exchange.outbox, self._exchange.tokens
+        cut_off = [_cut_off(event) for event in self._under_way.values() if event.id]
         return ParkedSession(
             id=self.id,
             values=values_of(self, self._registry) if self._registry is not None else {},
             last_event=outbox.last_event,
             rev=outbox.rev,
-            outcomes=outcomes,
-            tokens=[digest.hex() for digest in self._tokens.digests],
+            outcomes=self._exchange.outcomes() + [(outbox.rev, outcome) for outcome in cut_off],
+            tokens=[digest.hex() for digest in tokens.digests],
             owner=self.peer.user_key,
             written_at=time.time(),
         )
@@ -510,10 +401,7 @@ class Session(Store):
         self.id = parked.id
         if self._registry is not None:
             restore_values(self, self._registry, parked.values)
-        self._tokens.accept(tuple(map(bytes.fromhex, parked.tokens)), self)
-        self._outbox.last_event = parked.last_event
-        self._outbox.rev = parked.rev + 1  # which no client has seen: each is told "rebuilt"
-        self._outbox.outcomes = parked.outcomes
+        self._exchange.go_on_from(parked)
 
     async def until_ended(self) -> None:
         """Wait until all of this session has ended."""
@@ -521,6 +409,10 @@ class Session(Store):
             self._ended = trio.Event()
         if not self._is_closed:
             await self._ended.wait()
+
+    def tend(self, now: float) -> None:
+        """Look after the connection; see `Exchange.tend`."""
+        self._exchange.tend(now)
 
     # --- Draining ------------------------------------------------------------------------------
 
@@ -532,129 +424,27 @@ class Session(Store):
             reason: A short text for it.
         """
         self._is_draining = True
-        self._stop_reading(code, reason)
+        self._exchange.stop_reading(code, reason)
 
     async def until_idle(self) -> None:
         """Wait, without a connection, until no event is under way; for `drain_timeout` at most."""
         with trio.move_on_after(self._limits.drain_timeout):
             while self._dispatch is not None and self._dispatch.under_way:
-                await self._room.wait()
-
-    def tend(self, now: float) -> None:
-        """Look after the connection: owe it a beat, or cut it when it is dead or stalled.
-
-        Args:
-            now: `trio.current_time()`; to be called several times in `Limits.heartbeat`.
-        """
-        limits = self._limits
-        if self._connection is None:
-            return
-        if self._was_heard:
-            self._was_heard, self._heard_at = False, now
-        if self._is_sending:
-            if now - self._sent_at > limits.send_timeout:
-                self._stop_reading(CloseCode.POLICY, "the client takes nothing")
-        elif self._outbox.is_numbered:
-            if now - self._heard_at > 2 * limits.heartbeat:
-                self._stop_reading(CloseCode.HEARTBEAT_TIMEOUT, "no sign of life")
-            elif now - min(self._sent_at, self._heard_at) >= limits.heartbeat:
-                self._outbox.is_beat_due = True
-                self._hurry()
+                await self._exchange.room.wait()
 
     def resend(self) -> None:
         """Send the whole state again, as when a signal was declared after this session began."""
-        if self._connection is not None:
-            self._greet("rebuilt")
+        if self._exchange.is_connected:
+            self._exchange.greet("rebuilt")
 
     def hear(self) -> bool:
         """Send what is new of the app-wide values; tells whether there is anything to send."""
-        has_news = self._connection is not None and self._outbox.has_news
+        has_news = self._exchange.is_connected and self._exchange.outbox.has_news
         if has_news:
-            self._hurry()
+            self._exchange.hurry()
         return has_news
 
-    # --- Reading -------------------------------------------------------------------------------
-
-    async def _read(self, connection: Connection) -> None:
-        limits = self._limits
-        while True:
-            if self._allowance.left < 0:
-                await self._allowance.earn()
-            text = await connection.receive()
-            if self._connection is not connection:
-                return  # it has been let go: this came too late
-            self._was_heard = True
-            self._allowance.left -= 1
-            if byte_length_exceeds(text, limits.max_message_bytes):
-                reason = f"a message has at most {limits.max_message_bytes} bytes"
-                self._closing = CloseCode.TOO_BIG, reason
-                return
-            self._take(text)
-            while self._is_full():
-                await self._room.wait()
-
-    def _is_full(self) -> bool:
-        limits = self._limits
-        return (
-            self._dispatch is not None
-            and len(self._dispatch.under_way) >= limits.max_waiting_events
-        ) or len(self._outbox.replies) >= limits.max_waiting_replies
-
-    def _take(self, text: str) -> None:
-        try:
-            match decode(text, self._limits):
-                case Event() as event:
-                    self._note_that_init_came()
-                    self._accept(event)
-                case Hello() as hello:
-                    if hello.resume is not None:
-                        self._tokens.present(hello.resume)
-                    self._outbox.can_patch = hello.patches
-                    self._greet("rebuilt")
-                case Bye():
-                    self._is_leaving = True
-                case _:  # a beat
-                    self._note_that_init_came()
-        except MessageError as error:
-            if error.event_id is not None:
-                self._outbox.last_event = max(self._outbox.last_event, error.event_id)
-            self._reply(Error(error.code, str(error), error.event_id, error.details))
-
-    def _note_that_init_came(self) -> None:
-        """Take the client's word for it: before an `init` it says `hello` and `bye` alone.
-
-        Where there were several, a message does not tell which of them it follows.
-        """
-        if self._inits == 1:
-            self._tokens.confirm()
-
-    def _greet(self, outcome: Outcome) -> None:
-        self._outbox.greet(partial(self._greeting, outcome))
-        self._hurry()
-
-    def _greeting(self, outcome: Outcome) -> Init:
-        if not self._outbox.is_numbered:
-            return Init({}, self.id)
-        self._inits += 1
-        token = self._tokens.issue(self)
-        return Init({}, self.id, None, token, outcome, None, self._limits.heartbeat)
-
-    def _stop_reading(self, code: int, reason: str) -> None:
-        self._closing = code, reason
-        if self._reading is not None:
-            self._reading.cancel()
-
     # --- Answering events ----------------------------------------------------------------------
-
-    def _accept(self, event: Event) -> None:
-        if event.id is not None:
-            if event.id <= self._outbox.last_event:
-                self._outbox.acknowledge_again()
-                self._hurry()
-                return
-            self._outbox.last_event = event.id
-        if self._dispatch is not None:
-            self._dispatch.accept(event)
 
     def cancel(self, event: str) -> None:
         """Cancel the events of this name that run, and those that wait for them: a Stop button.
@@ -676,12 +466,13 @@ class Session(Store):
             self._fail(event, error.code, str(error), error.details)
         else:
             self._handler_failed(error, event)
-        self._room.set()
+        self._exchange.room.set()
 
     def _succeed(self, event: Event) -> None:
         if event.id is not None:
-            self._outbox.replies.append(Result(event.id, ok=True))
-        self._hurry()
+            self._exchange.reply(Result(event.id, ok=True))
+        else:
+            self._exchange.hurry()
 
     def _handler_failed(self, error: Exception, event: Event) -> None:
         where, error_id = self._report_failure(event, error)
@@ -700,9 +491,9 @@ class Session(Store):
         error_id: str | None = None,
     ) -> None:
         if event.id is None:
-            self._reply(Error(code, message, None, details, error_id))
+            self._exchange.reply(Error(code, message, None, details, error_id))
         else:
-            self._reply(
+            self._exchange.reply(
                 Result(
                     event.id,
                     ok=False,
@@ -721,7 +512,7 @@ class Session(Store):
         error_id = self._report_error(error, where, None)
         if self.is_attached:  # who is away does not wait for it
             code, message = _told_to_client(error, where)
-            self._reply(Error(code, message, error_id=error_id))
+            self._exchange.reply(Error(code, message, error_id=error_id))
         return error_id
 
     def _report_error(self, error: Exception, where: str, event: str | None) -> str:
@@ -731,58 +522,6 @@ class Session(Store):
         self._error_sink(report)
         return report.error_id
 
-    # --- Writing -------------------------------------------------------------------------------
-
-    def _reply(self, message: Result | Error) -> None:
-        self._outbox.replies.append(message)
-        self._hurry()
-
-    def _hurry(self) -> None:
-        """Let the flusher write now: somebody waits for it."""
-        self._is_urgent = True
-        self._work.set()
-
-    async def _flush(self) -> None:
-        while True:
-            with trio.CancelScope() as self._writing:  # until the connection is let go
-                while True:
-                    await self._work.wait()
-                    while not self._is_urgent and (wait := self._gathering_time()) > 0:
-                        with trio.move_on_after(wait):
-                            await self._work.wait()
-                    if self._writing.cancel_called:
-                        break  # let go in this moment: what is due is for the next connection
-                    self._is_urgent = False
-                    if self._connection is not None:
-                        await self._write(self._connection)
-                    else:
-                        self.run_effects()
-            self._work.set()  # what it was woken for may still be due
-
-    def _gathering_time(self) -> float:
-        """Tell how long changes that nobody waits for are still gathered, in seconds."""
-        return self._sent_at + self._limits.flush_interval - trio.current_time()
-
-    async def _write(self, connection: Connection) -> None:
-        texts = self._outbox.take(self, self._registry, self._value_failed)
-        if not texts:
-            self._room.set()
-            return
-        self._sent_at = trio.current_time()
-        self._is_sending = True
-        pace = self._pace
-        owed = pace.owed if pace is not None else (0, 0)
-        try:
-            for text in texts:
-                await connection.send(text)
-        except ConnectionClosed:
-            self._disconnect()  # the reader will hear of it too
-        finally:
-            self._is_sending = False
-        if pace is not None:
-            pace.settle(owed)
-        self._room.set()
-
     # --- Pace ----------------------------------------------------------------------------------
 
     def owe(self, items: int, size: int) -> Awaitable[None]:
@@ -790,21 +529,11 @@ class Session(Store):
 
         Without a connection there is nobody to wait for.
         """
-        if self._connection is None:
+        pace = self._exchange.pace()
+        if pace is None:
             return super().owe(items, size)
-        if self._pace is None:
-            self._pace = Pace(self._limits.max_unsent_items, self._limits.max_unsent_bytes)
-        self._pace.owe(items, size)
-        return self._pace
-
-    def _disconnect(self) -> None:
-        if self._connection is None:
-            return
-        self._connection = None
-        self._writing.cancel()
-        if self._pace is not None:
-            self._pace.settle(self._pace.owed)
-            self._pace = None  # a write under way settles what it has noted
+        pace.owe(items, size)
+        return pace
 
 
 def _size_on_the_wire(declaration: Declaration, value: object) -> int:

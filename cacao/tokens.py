@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import secrets
 from hashlib import blake2b
-from typing import Generic, TypeVar
 
 __all__ = ["Tokens", "digest_of"]
-
-Owner = TypeVar("Owner")
 
 # Older tokens that may be valid, of several `init`s that were sent to one connection.
 _HELD = 3
@@ -26,34 +23,37 @@ def digest_of(token: str) -> bytes:
     return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-class Tokens(Generic[Owner]):
-    """The valid tokens of one owner: one that its client is known to have had, and newer ones.
+class Tokens:
+    """The valid tokens of one session: one that its client is known to have had, and newer ones.
 
     Args:
-        register: Whom each digest stands for; shared by all owners.
+        register: Which session each digest stands for, by id; shared by all of them.
+        session_id: Whose tokens these are.
 
     Attributes:
+        session_id: As given.
         digests: Of the valid tokens, the newest last.
     """
 
-    __slots__ = ("_register", "digests")
+    __slots__ = ("_register", "digests", "session_id")
 
-    def __init__(self, register: dict[bytes, Owner]) -> None:
+    def __init__(self, register: dict[bytes, str], session_id: str) -> None:
         self.digests: tuple[bytes, ...] = ()
         self._register = register
+        self.session_id = session_id
 
-    def issue(self, owner: Owner) -> str:
+    def issue(self) -> str:
         """Make the next token. Those before hold on, until `confirm`; a few of them."""
         token = secrets.token_urlsafe(24)
-        self.accept((*self.digests[-_HELD:], digest_of(token)), owner)
+        self.accept((*self.digests[-_HELD:], digest_of(token)))
         return token
 
-    def accept(self, digests: tuple[bytes, ...], owner: Owner) -> None:
+    def accept(self, digests: tuple[bytes, ...]) -> None:
         """Let the tokens of these digests be the valid ones."""
         self.revoke()
         self.digests = digests
         for digest in digests:
-            self._register[digest] = owner
+            self._register[digest] = self.session_id
 
     def present(self, token: str) -> None:
         """Note that the client has shown this one of its tokens: it knows no newer."""

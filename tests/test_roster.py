@@ -19,7 +19,7 @@ def test_a_session_that_has_ended_does_not_wait() -> None:
 
 def test_nothing_is_left_of_sessions_that_have_ended() -> None:
     roster = Roster(Limits())
-    sessions = [Session(tokens=roster.new_tokens()) for _ in range(10)]
+    sessions = [Session(register=roster.register) for _ in range(10)]
     for session in sessions:
         assert roster.admit(session)
         roster.waits(session)

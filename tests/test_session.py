@@ -11,6 +11,7 @@ from live import Page, live
 from trio.testing import wait_all_tasks_blocked
 
 from cacao import App, Computed, Limits, Registry, Session, Signal
+from cacao.exchange import Exchange
 from cacao.store import Store
 
 if TYPE_CHECKING:
@@ -652,7 +653,7 @@ async def test_a_session_that_breaks_ends_alone_and_is_reported(
     async with live(Counter().app) as running:
         bystander = await running.open()
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "_flush", _break)
+            patch.setattr(Exchange, "flush", _break)
             patch.setattr(Session, "_end", _break)
             page = await running.open()
         assert page.close_code == 1011

@@ -223,7 +223,7 @@ async def test_where_there_is_no_room_it_is_not_lost(redis_server: RedisServer) 
         lose(page)
         _, init = await come_back(page, full)
         assert init["outcome"] == 1013
-        assert len(full.runtime._roster._by_token) == 1
+        assert len(full.runtime._roster.register) == 1
         async with running(Till(url).app) as three:
             _, init = await come_back(page, three)
             assert (init["outcome"], init["state"]["count"]) == ("rebuilt", 1)
