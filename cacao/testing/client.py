@@ -117,7 +117,10 @@ class TestClient(ClientView):
         self._world.wait(predicate, timeout)
 
     def close(self) -> None:
-        """Leave. The last client of an app closes its world; twice is nothing.
+        """Leave, as a page does that is closed; twice is nothing.
+
+        The session then waits for `Limits.bye_window` virtual seconds, as for a page that is only
+        reloaded. The last client of an app closes its world, and all sessions end at once.
 
         Raises:
             LeakError: Something outlived the last client.
