@@ -198,6 +198,29 @@ async def test_what_has_come_here_meanwhile_stays_here(autojump_clock: MockClock
     assert here.diary == ["flushed"]
 
 
+async def test_what_another_process_is_just_taking_is_let_go_of_when_it_is_there(
+    autojump_clock: MockClock,
+) -> None:
+    world = World()
+    world.is_stored = True
+    slow = Process(world, looking=1)
+    ends = []
+
+    async def ask(take: Asking) -> None:
+        ends.append((await take(None), trio.current_time()))
+
+    async with (
+        slow.running() as first,
+        Process(world).running() as second,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask, first)
+        await trio.sleep(0.6)  # it is out of the storage, and not there yet
+        nursery.start_soon(ask, second)
+    assert ends == [("session", 1), ("session", 1)]
+    assert slow.diary[0] == "let go"
+
+
 @pytest.mark.parametrize("looking", [0, 0.01, 0.4])
 async def test_a_session_is_never_nowhere(looking: float, autojump_clock: MockClock) -> None:
     """Whoever of two asks for it, when, and how often: they get it, or have it in their process."""
