@@ -20,6 +20,8 @@ class Limits:
         max_message_bytes: Largest message a client may send, in bytes of UTF-8; a larger one
             closes the connection with 1009.
         max_depth: Deepest nesting of lists and objects in a message; deeper is `too_deep`.
+        max_name_length: Longest name of an event that a client may send, in characters; a longer
+            one is `invalid_message`.
         max_upload_bytes: Largest body of an HTTP request; a larger one is answered with 413.
         max_waiting_events: Events of one session that may wait or run; beyond it the server
             stops reading from that client's socket until one has ended.
@@ -65,6 +67,7 @@ class Limits:
 
     max_message_bytes: int = 256 * 1024
     max_depth: int = 64
+    max_name_length: int = MAX_NAME_LENGTH
     max_upload_bytes: int = 16 * 1024 * 1024
     max_waiting_events: int = 64
     max_waiting_replies: int = 256

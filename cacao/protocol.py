@@ -17,7 +17,6 @@ import orjson
 
 from cacao.errors import MessageError, NotSerializableError
 from cacao.items import Items
-from cacao.limits import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -297,7 +296,7 @@ def decode(text: str, limits: Limits) -> ClientMessage:
 
     Args:
         text: The JSON text as it came; its size was checked before.
-        limits: `max_depth` bounds the nesting.
+        limits: `max_depth` bounds the nesting, `max_name_length` the names of events.
 
     Raises:
         MessageError: With the code `invalid_json`, `too_deep`, `invalid_message` or
@@ -316,7 +315,7 @@ def decode(text: str, limits: Limits) -> ClientMessage:
             f"message type {shorten(kind)} is unknown; "
             "a client sends 'event', 'hello', 'bye' or 'beat'",
         )
-    return read(fields)
+    return read(fields, limits)
 
 
 def _parse(text: str, max_depth: int) -> object:
@@ -348,7 +347,7 @@ def _is_deeper(value: object, max_depth: int) -> bool:
     return True
 
 
-def _read_hello(fields: dict[str, Any]) -> Hello:
+def _read_hello(fields: dict[str, Any], _: Limits) -> Hello:
     resume, rev, patches = fields.get("resume"), fields.get("rev"), fields.get("patches", False)
     if resume is not None and not isinstance(resume, str):
         raise _invalid("'resume' in 'hello' is a session's token, a string")
@@ -359,14 +358,14 @@ def _read_hello(fields: dict[str, Any]) -> Hello:
     return Hello(resume, rev, patches)
 
 
-def _read_event(fields: dict[str, Any]) -> Event:
+def _read_event(fields: dict[str, Any], limits: Limits) -> Event:
     event_id = fields.get("id")
     if event_id is not None and not _is_integer(event_id, least=1):
         raise _invalid("'id' in 'event' is a whole number from 1, counting this client's events")
     name = fields.get("name")
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
+    if not isinstance(name, str) or not 1 <= len(name) <= limits.max_name_length:
         raise _invalid(
-            f"'name' in 'event' is a string of 1 to {MAX_NAME_LENGTH} characters", event_id
+            f"'name' in 'event' is a string of 1 to {limits.max_name_length} characters", event_id
         )
     data = fields.get("data")
     if data is None:
@@ -376,11 +375,11 @@ def _read_event(fields: dict[str, Any]) -> Event:
     return Event(name, data, event_id)
 
 
-_READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
+_READERS: dict[str, Callable[[dict[str, Any], Limits], ClientMessage]] = {
     "event": _read_event,
     "hello": _read_hello,
-    "bye": lambda _: Bye(),
-    "beat": lambda _: Beat(),
+    "bye": lambda *_: Bye(),
+    "beat": lambda *_: Beat(),
 }
 
 

@@ -245,3 +245,10 @@ def test_json_values_survive_the_wire(value: object) -> None:
         return
     again = orjson.loads(written)
     assert orjson.dumps(again) == written
+
+
+def test_how_long_the_name_of_an_event_may_be_is_a_limit() -> None:
+    text = '{"type":"event","name":"save"}'
+    assert decode(text, Limits(max_name_length=4)) == Event("save")
+    with pytest.raises(MessageError, match="a string of 1 to 3 characters"):
+        decode(text, Limits(max_name_length=3))
