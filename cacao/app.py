@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from cacao.limits import Limits
 from cacao.pages import make_quart
 from cacao.persistence import stored_signals
 from cacao.registry import Place, Registry, claim_registry
-from cacao.reports import ErrorReport, report_error
+from cacao.reports import ErrorReport, report_outside
 from cacao.runtime import Runtime, open_runtime
 from cacao.watchdog import watch_for_blocking
 
@@ -378,8 +377,7 @@ class App:
         on_error: Callable[[ErrorReport], None] | None = None,
     ) -> None:
         """Report what was raised by the author's code outside of every session."""
-        report = ErrorReport(error, where, "", None, secrets.token_hex(6))
-        report_error(report, self._sinks(on_error))
+        report_outside(where, error, self._sinks(on_error))
 
     def _sinks(
         self, on_error: Callable[[ErrorReport], None] | None

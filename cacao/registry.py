@@ -94,6 +94,11 @@ class Declaration:
         """What error messages call it: its name, else its kind and place."""
         return self.name or f"{type(self).__name__.lower()} at {self.place}"
 
+    @property
+    def description(self) -> str:
+        """What reports of its errors call it: "computed 'total'"."""
+        return f"{type(self).__name__.lower()} {self.label!r}"
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label!r}>"
 

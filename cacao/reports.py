@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ErrorReport", "report_error"]
+__all__ = ["ErrorReport", "report_error", "report_outside"]
 
 _log = logging.getLogger("cacao")
 
@@ -52,3 +53,10 @@ def report_error(report: ErrorReport, sinks: Iterable[Callable[[ErrorReport], No
             sink(report)
         except Exception:  # noqa: BLE001 - logged; the other sinks must hear of the error
             _log.exception("%r, told of error %s, failed", sink, report.error_id)
+
+
+def report_outside(
+    where: str, error: Exception, sinks: Iterable[Callable[[ErrorReport], None]]
+) -> None:
+    """Report what was raised by the author's code outside of every session; never raises."""
+    report_error(ErrorReport(error, where, "", None, secrets.token_hex(6)), sinks)

@@ -9,7 +9,6 @@ lives belongs to a `Runtime`, and ends with it.
 from __future__ import annotations
 
 import logging
-import secrets
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from cacao.hello import wait_for_hello
 from cacao.lifetimes import keep_time
 from cacao.protocol import SUBPROTOCOL, CloseCode
 from cacao.reactive import set_current_run
-from cacao.reports import ErrorReport, report_error
+from cacao.reports import ErrorReport, report_error, report_outside
 from cacao.roster import Roster
 from cacao.session import Session
 from cacao.shared import SharedStore
@@ -41,11 +40,10 @@ if TYPE_CHECKING:
     from cacao.registry import Declaration, Registry
     from cacao.survival import Survival
 
-_TENDED_AT_ONCE = 50
-
-CROWDED = CloseCode.TRY_LATER, "too many sessions"
-
 __all__ = ["Runtime", "open_runtime"]
+
+_CROWDED = CloseCode.TRY_LATER, "too many sessions"
+_TENDED_AT_ONCE = 50
 
 _log = logging.getLogger("cacao")
 
@@ -54,8 +52,7 @@ def _value_failed(
     sinks: Sequence[Callable[[ErrorReport], None]], error: Exception, declaration: Declaration
 ) -> None:
     """Report what an app-wide value has raised."""
-    where = f"{type(declaration).__name__.lower()} {declaration.label!r}"
-    report_error(ErrorReport(error, where, "", None, secrets.token_hex(6)), sinks)
+    report_outside(declaration.description, error, sinks)
 
 
 class Runtime:
@@ -127,7 +124,7 @@ class Runtime:
         if connection.subprotocol != SUBPROTOCOL:
             return None
         if self._arriving >= self._limits.max_sessions:
-            raise ConnectionClosed(*CROWDED)
+            raise ConnectionClosed(*_CROWDED)
         self._arriving += 1
         try:
             return await wait_for_hello(connection, self._limits)
@@ -202,7 +199,7 @@ class Runtime:
         if not self._roster.admit(session):
             session.close()
             _log.warning("no room for a session of %s; see Limits", connection.peer.address)
-            raise ConnectionClosed(*CROWDED)
+            raise ConnectionClosed(*_CROWDED)
         self._nursery.start_soon(self._own, session, name=f"session {session.id}")
         return session
 
@@ -294,7 +291,7 @@ class Runtime:
         try:
             await job.run()
         except Exception as error:  # noqa: BLE001 - the author's code: reported, never swallowed
-            self.report(ErrorReport(error, job.where, "", None, secrets.token_hex(6)))
+            report_outside(job.where, error, self._error_sinks)
 
     def drain(self) -> None:
         """Take no more connections and events; does not wait.

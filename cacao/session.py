@@ -140,7 +140,7 @@ class Session(Store):
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
         self._keeper = keeper
-        self._under_way: dict[int, Event] = {}
+        self._under_way: dict[int, Event] = {}  # the dispatch's; known after that is gone, too
         self._nursery: trio.Nursery | None = None  # None before the session, and once it is left
         self._finishing: Finishing | None = None
         self._is_closed = False
@@ -504,8 +504,8 @@ class Session(Store):
                 )
             )
 
-    def _value_failed(self, error: Exception, declaration: Any) -> None:
-        self._failed(f"{type(declaration).__name__.lower()} {declaration.label!r}", error)
+    def _value_failed(self, error: Exception, declaration: Declaration) -> None:
+        self._failed(declaration.description, error)
 
     def _failed(self, where: str, error: Exception) -> str:
         """Tell all of a failure that no event is to blame for; gives the error's id."""

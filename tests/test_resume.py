@@ -454,6 +454,23 @@ async def test_late_bytes_of_the_older_connection_do_not_count(autojump_clock: o
             nursery.cancel_scope.cancel()
 
 
+async def test_what_was_received_in_the_moment_of_a_take_over_does_not_count(
+    autojump_clock: object,
+) -> None:
+    shop = Shop()
+    async with live(shop.app) as running:
+        page = await running.open_v1()
+        exchange = running.session._exchange
+        page.connection.put('{"type":"event","name":"add","id":1}')  # the reader is woken
+        exchange.hang_up()  # and before it runs, a newer connection has come
+        exchange.stop_reading(4001, "")
+        await wait_all_tasks_blocked()
+        assert page.close_code == 4001
+        assert shop.count.get(running.session) == 0
+        again = await running.come_back(page)
+        assert again.of_type("init")[0]["lastEvent"] == 0
+
+
 async def test_a_stalled_connection_does_not_hold_up_the_one_that_takes_over(
     autojump_clock: object,
 ) -> None:
