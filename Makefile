@@ -20,7 +20,7 @@ CORE := errors limits protocol equality registry graph store reactive items stre
   background finishing allowance tokens wakeup reports outbox exchange survival session hello roster runtime errands turns hosting watchdog origins \
   hardening/__init__ hardening/shutdown hardening/connections hardening/inbox hardening/requests \
   hardening/websockets storage/seam storage/memory storage/sqlite storage/redis storage/opening storage/write_behind \
-  stored replica replication channel handover parking persistence \
+  stored replica outage replication channel handover parking persistence \
   peer hosts gate headers authentication cookies asgi cli
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 

@@ -5,7 +5,6 @@ Nothing is kept: who is not there at the moment, as a connection was lost, does 
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
@@ -16,19 +15,16 @@ from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
 from cacao.errors import StorageError
+from cacao.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Channel"]
 
-_log = logging.getLogger("cacao")
-
 # All in seconds.
 _ANSWERING: Final = 2.0  # after which a Redis that is silent counts as lost
 _QUIET: Final = 5.0  # after which it is asked whether it is still there
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 
 _LOST: Final = (RedisError, OSError, TimeoutError, trio.TooSlowError, ClosedResourceError)
 
@@ -48,7 +44,11 @@ class Channel:
         self._name = prefix + name
         self._client: coredis.Redis[bytes] | None = None  # None while nothing can be heard
         self._connected = trio.Event()
-        self._failures = 0
+        self._outage = Outage(
+            url,
+            "other processes are not heard",
+            "other processes are heard again, through Redis at %s",
+        )
 
     async def say(self, text: bytes) -> int:
         """Tell all processes; gives how many of them there are to hear it, this one included.
@@ -84,8 +84,7 @@ class Channel:
             except* _LOST as lost:
                 error = lost.exceptions[0]
             await trio.lowlevel.checkpoint_if_cancelled()  # what coredis makes of that is no loss
-            self._lose(error)
-            await trio.sleep(min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE))
+            await trio.sleep(self._outage.note(error))
 
     async def _listen(self, hear: Callable[[bytes], object]) -> NoReturn:
         client = coredis.Redis.from_url(
@@ -113,19 +112,6 @@ class Channel:
                 self._connected = trio.Event()
 
     def _find(self, client: coredis.Redis[bytes]) -> None:
-        if self._failures:
-            _log.warning("other processes are heard again, through Redis at %s", self._host)
-        self._failures = 0
+        self._outage.end()
         self._client = client
         self._connected.set()
-
-    def _lose(self, error: BaseException) -> None:
-        if not self._failures:
-            _log.warning(
-                "other processes are not heard, for Redis at %s is lost (%s: %s); "
-                "it is tried again",
-                self._host,
-                type(error).__name__,
-                error,
-            )
-        self._failures += 1

@@ -10,18 +10,17 @@ missed. Two tasks do it, one that waits on the stream and one that does all else
 
 from __future__ import annotations
 
-import logging
 import secrets
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
-from urllib.parse import urlsplit
 
 import coredis
 import trio
 from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
+from cacao.outage import Outage
 from cacao.reactive import Signal
 from cacao.replica import Newest, Replica
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     Failed = Callable[[Exception, Declaration], None]
 
 __all__ = ["replicate"]
-
-_log = logging.getLogger("cacao")
 
 # Lets an attempt in, or makes none; gives whether it was let in, and the newest value.
 # KEYS: the value; the number of this process's last attempt; the stream.
@@ -57,8 +54,6 @@ return {1, ARGV[2], ARGV[3], tonumber(ARGV[4])}
 
 # All in seconds.
 _REMEMBERED: Final = 24 * 3600  # far longer than an attempt may be on its way
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 _LISTENING: Final = 5.0  # for which Redis lets one wait on the stream
 _ANSWERING: Final = 5.0  # after which a Redis that is silent counts as lost
 _GATHERING: Final = 0.005  # within which changes are told together
@@ -72,11 +67,12 @@ class _Replication:
 
     Args:
         run: What stands for the run.
+        url: Of the Redis.
         failed: Told of what the author's code raises, and of values that JSON cannot carry.
         prefix: Stands before every key in Redis.
     """
 
-    def __init__(self, run: Store, failed: Failed, prefix: str) -> None:
+    def __init__(self, run: Store, url: str, failed: Failed, prefix: str) -> None:
         self._run = run
         self._failed = failed
         self._prefix = f"{prefix}shared:"
@@ -87,7 +83,12 @@ class _Replication:
         self._has_work = trio.Event()
         self._round_over = trio.Event()
         self._is_in_step = False
-        self._failures = 0
+        self._url = url
+        self._outage = Outage(
+            url,
+            "app-wide values change in this process alone",
+            "app-wide values are in step with Redis again",
+        )
 
     # --- What is done here ---------------------------------------------------------------------
 
@@ -126,26 +127,15 @@ class _Replication:
 
     # --- Redis ---------------------------------------------------------------------------------
 
-    async def keep_in_step(self, url: str) -> NoReturn:
+    async def keep_in_step(self) -> NoReturn:
         """Tell Redis what is done here, and hear from it, for ever; a lost one is tried again."""
         while True:
             try:
-                async with _open_client(url) as client:
+                async with _open_client(self._url) as client:
                     await self._follow(client)
             except* _LOST as lost:
-                self._lose(url, lost.exceptions[0])
-            await trio.sleep(min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE))
-
-    def _lose(self, url: str, error: BaseException) -> None:
-        if not self._failures:
-            _log.warning(
-                "app-wide values change in this process alone, for Redis at %s is lost (%s: %s); "
-                "it is tried again",
-                urlsplit(url).hostname,
-                type(error).__name__,
-                error,
-            )
-        self._failures += 1
+                error = lost.exceptions[0]
+            await trio.sleep(self._outage.note(error))
 
     async def _follow(self, client: coredis.Redis[bytes]) -> NoReturn:
         last = await self._last_change(client)
@@ -165,9 +155,8 @@ class _Replication:
             if replica.is_stale or replica.is_ahead:
                 while not await self._settle(script, replica):
                     pass
-        if self._failures:
-            _log.warning("app-wide values are in step with Redis again")
-        self._is_in_step, self._failures = True, 0
+        self._outage.end()
+        self._is_in_step = True
         self._round_over.set()
         self._round_over = trio.Event()
 
@@ -240,14 +229,14 @@ async def replicate(
     Raises:
         NotSerializableError: JSON cannot carry an app-wide value.
     """
-    replication = _Replication(run, failed, prefix)
+    replication = _Replication(run, url, failed, prefix)
     for declaration in registry.declarations:
         replication.declare(declaration)
     stop = registry.subscribe(replication.declare)
     run.on_operation = replication.note
     async with trio.open_nursery() as nursery:
         following = trio.CancelScope(shield=True)  # the last changes are told when all is cancelled
-        nursery.start_soon(_within, following, replication.keep_in_step, url)
+        nursery.start_soon(_within, following, replication.keep_in_step)
         try:
             with trio.move_on_after(_ANSWERING):
                 await replication.wait_until_in_step()
@@ -260,11 +249,9 @@ async def replicate(
             following.cancel()
 
 
-async def _within(
-    scope: trio.CancelScope, function: Callable[[str], Awaitable[object]], url: str
-) -> None:
+async def _within(scope: trio.CancelScope, function: Callable[[], Awaitable[object]]) -> None:
     with scope:
-        await function(url)
+        await function()
 
 
 def _open_client(url: str) -> coredis.Redis[bytes]:
