@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cacao import clock
     from cacao.app import App
     from cacao.cookies import SignedCookie
     from cacao.errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "UnauthorizedError",
     "WriteInComputedError",
     "batch",
+    "clock",
     "current_run",
     "from_asyncio",
     "untracked",
@@ -97,6 +99,8 @@ _MODULES = (
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'cacao' has no attribute {name!r}")
+    if name == "clock":
+        return import_module("cacao.clock")
     modules = (import_module(f"cacao.{module}") for module in _MODULES)
     value: object = next(getattr(module, name) for module in modules if name in module.__all__)
     globals()[name] = value

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
+    from cacao.dispatch import Witness
     from cacao.hosting import ASGIApp
     from cacao.lifetimes import TimerScope
     from cacao.middleware import Middleware
@@ -344,16 +345,35 @@ class App:
     @cached_property
     def asgi(self) -> ASGIApp:
         """The ASGI application, for any server: `asgi = app.asgi`, `hypercorn app:asgi`."""
-        edge = Edge(
-            self._serve,
+        return host_anywhere(self.edge(self._serve))
+
+    def edge(
+        self,
+        open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]],
+        on_error: Callable[[ErrorReport], None] | None = None,
+        admit: Callable[[Peer], Awaitable[Peer | Refusal]] | None = None,
+    ) -> Edge:
+        """Make the ASGI application around a run of this app. Servers and tests go through here.
+
+        Args:
+            open_runtime: Opens the run, when the server begins.
+            on_error: Told of each error at the edge, as in `runtime`.
+            admit: Finds out who a peer is, in place of `self.admit`.
+        """
+        return Edge(
+            open_runtime,
             self.quart,
-            self._report,
-            admit=self.admit,
+            partial(self._report, on_error=on_error),
+            admit=admit or self.admit,
             gate=self._gate,
             headers=self._headers,
             max_message_bytes=self.limits.max_message_bytes,
         )
-        return host_anywhere(edge)
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether everybody who is let in is somebody: `authenticate` was given."""
+        return self._authentication.knows_users
 
     async def admit(
         self, peer: Peer, on_error: Callable[[ErrorReport], None] | None = None
@@ -411,6 +431,7 @@ class App:
         on_error: Callable[[ErrorReport], None] | None = None,
         *,
         storage: str | None = None,
+        witness: Witness | None = None,
     ) -> AbstractAsyncContextManager[Runtime]:
         """Open one run of this app, inside trio: `async with app.runtime() as runtime`.
 
@@ -420,12 +441,13 @@ class App:
             on_error: Told of each error in the author's code, in this run.
             storage: In place of the app's own, if it has one: "memory:" lets nothing outlive this
                 run.
+            witness: Told of each event of every session.
 
         Raises:
             DeclarationError: A signal is stored for each user, and the app knows none.
         """
         stored = stored_signals(self.registry)
-        if not self._authentication.knows_users:
+        if not self.knows_users:
             _refuse_unknown_users(stored)
         own = self._storage or (self._default_storage if stored else None)
         return open_runtime(
@@ -435,6 +457,7 @@ class App:
             self.limits,
             self._sinks(on_error),
             own and (storage or own),
+            witness,
         )
 
 

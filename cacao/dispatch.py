@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
@@ -34,7 +34,19 @@ if TYPE_CHECKING:
 
     Work = Callable[[], Awaitable[object]]
 
-__all__ = ["Dispatch"]
+__all__ = ["Dispatch", "Witness"]
+
+
+class Witness(Protocol):
+    """Who is told of each event of every session, once as it is accepted and once as it ends."""
+
+    def accepted(self, session: Store, event: Event, /) -> None:
+        """Hear that an event is about to start, or to wait for its turn."""
+        ...
+
+    def settled(self, session: Store, event: Event, error: Exception | None, /) -> None:
+        """Hear how it has ended; not told if the session ends first."""
+        ...
 
 
 class Dispatch:
@@ -47,6 +59,7 @@ class Dispatch:
         threads: The pool for handlers that run in threads; None for trio's own.
         settle: Told once of each event how it has ended: None, or what was raised.
         report: Told of what a thread raised after its event had ended.
+        witness: Told of each event; None for nobody.
 
     Attributes:
         under_way: The events that need a task and run or wait, oldest first, by identity.
@@ -61,6 +74,7 @@ class Dispatch:
         "_settle",
         "_starter",
         "_threads",
+        "_witness",
         "under_way",
     )
 
@@ -72,12 +86,14 @@ class Dispatch:
         threads: trio.CapacityLimiter | None,
         settle: Callable[[Event, Exception | None], None],
         report: Callable[[Event, Exception], object],
+        witness: Witness | None,
     ) -> None:
         self.under_way: dict[int, Event] = {}
         self._session = session
         self._starter = starter
         self._events = events
         self._threads = threads
+        self._witness = witness
         self._settle = settle
         self._report = report
         self._lanes: dict[tuple[str, Hashable], Lane[_Run]] = {}
@@ -96,6 +112,8 @@ class Dispatch:
                 f"no handler for event {shorten(event.name)}",
                 event_id=event.id,
             )
+        if self._witness is not None:
+            self._witness.accepted(self._session, event)
         if self._events.middleware:
             self._send_through_middleware(declared, event)
         elif declared.may_wait:

@@ -88,6 +88,7 @@ class Errand(Generic[_T]):
 
     Attributes:
         task: Its task on the asyncio side; for trio to touch only where they share a thread.
+        is_taken_back: Whether a trio task that waits for it was cancelled, and so the errand.
     """
 
     task: asyncio.Task[_T]
@@ -96,6 +97,7 @@ class Errand(Generic[_T]):
         self._border = border
         self._coroutine = _as_coroutine(awaitable)
         self._context = contextvars.copy_context()
+        self.is_taken_back = False
         border.to_asyncio(self._start)
 
     def _start(self) -> None:
@@ -126,6 +128,7 @@ class Errand(Generic[_T]):
         def abort(raise_cancelled: Callable[[], object]) -> trio.lowlevel.Abort:
             nonlocal cancellation
             cancellation = raise_cancelled
+            self.is_taken_back = True
             self._border.to_asyncio(lambda: self.task.cancel())
             return trio.lowlevel.Abort.FAILED
 

@@ -534,6 +534,9 @@ class _Call:
         while (sending := self._sending) is not None:
             try:
                 await sending.result()
+            except HostingError:
+                if not sending.is_taken_back:  # by another task that waited: nothing is on its way
+                    raise
             finally:
                 if self._sending is sending:
                     self._sending = None

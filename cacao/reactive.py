@@ -29,6 +29,7 @@ has a small node for every declaration it has touched. A node that read another 
 from __future__ import annotations
 
 import inspect
+import sys
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, get_args, overload
 
@@ -344,6 +345,7 @@ class Signal(Valued, Generic[T]):
         token = object()
         subscribers = self._subscribers = self._subscribers or {}
         subscribers[token] = callback
+        sys.audit("cacao.subscribe", self, token)  # tests look for those that are never ended
         return lambda: subscribers.pop(token, None) and None
 
     def _own_copy(self, default: T) -> T:

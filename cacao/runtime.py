@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from cacao.connection import Connection
+    from cacao.dispatch import Witness
     from cacao.events import Events
     from cacao.handover import LetGo
     from cacao.lifetimes import Job, Lifetimes
@@ -72,6 +73,7 @@ class Runtime:
         error_sinks: Sequence[Callable[[ErrorReport], None]],
         shared: SharedStore,
         survival: Survival | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self.shared = shared
         self._roster = Roster(limits)
@@ -82,6 +84,7 @@ class Runtime:
         self._limits = limits
         self._error_sinks = error_sinks
         self._survival = survival
+        self._witness = witness
         if survival is not None:
             survival.holder = self
         self._leaving: set[Session] = set()  # for another process
@@ -224,6 +227,7 @@ class Runtime:
             self._roster.register,
             self.shared,
             self,
+            self._witness,
         )
         session.peer = connection.peer
         return session
@@ -371,6 +375,7 @@ async def open_runtime(
     limits: Limits,
     error_sinks: Sequence[Callable[[ErrorReport], None]],
     storage: str | None = None,
+    witness: Witness | None = None,
 ) -> AsyncIterator[Runtime]:
     """Run an app for as long as the block lasts.
 
@@ -385,6 +390,7 @@ async def open_runtime(
         limits: See `Limits`.
         error_sinks: Called with each error in the author's code.
         storage: Where values and sessions are kept; see `open_storage`. None keeps none.
+        witness: Told of each event of every session; None for nobody.
 
     Raises:
         DeclarationError: The storage is none.
@@ -398,7 +404,15 @@ async def open_runtime(
         ):
             async with trio.open_nursery() as nursery:
                 runtime = Runtime(
-                    nursery, registry, events, lifetimes, limits, error_sinks, shared, survival
+                    nursery,
+                    registry,
+                    events,
+                    lifetimes,
+                    limits,
+                    error_sinks,
+                    shared,
+                    survival,
+                    witness,
                 )
                 runtime.start_jobs(jobs)
                 unsubscribe = registry.subscribe(runtime._resend)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cacao.connection import Connection
+    from cacao.dispatch import Witness
     from cacao.options import OnLeave, StartSoon
     from cacao.protocol import Event, Hello
     from cacao.registry import Declaration, Registry
@@ -108,6 +109,7 @@ class Session(Store):
         "_started",
         "_threads",
         "_under_way",
+        "_witness",
         "id",
         "peer",
     )
@@ -123,6 +125,7 @@ class Session(Store):
         register: dict[bytes, str] | None = None,
         shared: SharedStore | None = None,
         keeper: Keeper | None = None,
+        witness: Witness | None = None,
     ) -> None:
         super().__init__(shared)
         self.id = secrets.token_urlsafe(12)
@@ -140,6 +143,7 @@ class Session(Store):
         self._threads = threads
         self._lifetimes = lifetimes or Lifetimes()
         self._keeper = keeper
+        self._witness = witness
         self._under_way: dict[int, Event] = {}  # the dispatch's; known after that is gone, too
         self._nursery: trio.Nursery | None = None  # None before the session, and once it is left
         self._finishing: Finishing | None = None
@@ -229,7 +233,8 @@ class Session(Store):
     def _open_dispatch(self) -> Dispatch:
         events = self._events or Events()
         settle, report = self._settle, self._report_failure
-        return Dispatch(self, self._starter, events, self._threads, settle, report)
+        witness = self._witness
+        return Dispatch(self, self._starter, events, self._threads, settle, report, witness)
 
     def _starter(self, on_leave: OnLeave) -> StartSoon:
         """Give what starts a task in this session, by what becomes of it when the user leaves."""
@@ -460,6 +465,8 @@ class Session(Store):
 
     def _settle(self, event: Event, error: Exception | None) -> None:
         """Tell the client how an event has ended; a failure of the author's code goes to all."""
+        if self._witness is not None:
+            self._witness.settled(self, event, error)
         if error is None:
             self._succeed(event)
         elif isinstance(error, MessageError):

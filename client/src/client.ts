@@ -81,6 +81,11 @@ export class EventError extends Error {
 
 const QUIET_CODES: ReadonlySet<string> = new Set(["superseded", "dropped", "cancelled"]);
 
+/** Where a test harness that was there before the page hears of its clients. */
+interface Harnessed {
+  __cacao__?: Set<CacaoClient>;
+}
+
 interface PendingEvent {
   /** 0 until it is sent. */
   id: number;
@@ -182,6 +187,7 @@ export class CacaoClient {
   /** Connects, and reconnects until `disconnect`. Does nothing if that is under way. */
   connect(): void {
     this.#closing = null;
+    (globalThis as Harnessed).__cacao__?.add(this);
     this.#connection.open();
   }
 

@@ -430,6 +430,21 @@ describe("after a reconnect", () => {
   });
 });
 
+describe("under test", () => {
+  test("a client that connects tells the harness that was there before the page", () => {
+    const harness = new Set<CacaoClient>();
+    vi.stubGlobal("__cacao__", harness);
+    const { client } = connect();
+    vi.unstubAllGlobals();
+    expect([...harness]).toEqual([client]);
+  });
+
+  test("without a harness nothing is told, and nothing is left behind", () => {
+    connect();
+    expect(globalThis).not.toHaveProperty("__cacao__");
+  });
+});
+
 describe("staying closed", () => {
   test.each([
     [1000, "done"],
