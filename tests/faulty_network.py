@@ -127,8 +127,8 @@ class Wire:
 
     def stall(self, ticks: int) -> None:
         """Take nothing from the server for a while."""
-        self.far_end.flowing = trio.Event()
-        self._network.after(ticks, self.far_end.flowing.set)
+        self.far_end.hold()
+        self._network.after(ticks, self.far_end.release)
 
     def deliver(self, text: str) -> None:
         """Carry a text of the server's."""
@@ -153,14 +153,6 @@ class FarEnd(MemoryConnection):
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire.deliver, subprotocol=SUBPROTOCOL, peer=Peer())
         self._wire = wire
-        self.flowing = trio.Event()
-        self.flowing.set()
-
-    async def send(self, text: str) -> None:
-        """Hand over a text, when the wire takes any."""
-        if not self.flowing.is_set():
-            await self.flowing.wait()
-        await super().send(text)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close as the server."""

@@ -22,27 +22,16 @@ if TYPE_CHECKING:
     from cacao.runtime import Runtime
 
 
-class StallingConnection(MemoryConnection):
-    """A memory connection whose client can stop taking messages."""
-
-    def __init__(self, messages: list[dict[str, Any]], subprotocol: str | None, peer: Peer) -> None:
-        super().__init__(
-            lambda text: messages.append(json.loads(text)), subprotocol=subprotocol, peer=peer
-        )
-        self.flowing = trio.Event()
-        self.flowing.set()
-
-    async def send(self, text: str) -> None:
-        await self.flowing.wait()
-        await super().send(text)
-
-
 class Page:
     """One client, speaking raw messages."""
 
     def __init__(self, subprotocol: str | None, peer: Peer | None = None) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.connection = StallingConnection(self.messages, subprotocol, peer or Peer())
+        self.connection = MemoryConnection(
+            lambda text: self.messages.append(json.loads(text)),
+            subprotocol=subprotocol,
+            peer=peer or Peer(),
+        )
 
     async def send(self, *messages: dict[str, Any]) -> None:
         """Send messages at once and let the app come to rest."""
@@ -67,10 +56,10 @@ class Page:
         await wait_all_tasks_blocked()
 
     def stall(self) -> None:
-        self.connection.flowing = trio.Event()
+        self.connection.hold()
 
     async def take(self) -> None:
-        self.connection.flowing.set()
+        self.connection.release()
         await wait_all_tasks_blocked()
 
     @property

@@ -20,6 +20,7 @@ import trio
 import trio.testing
 
 from cacao import Registry
+from cacao.testing.open_worlds import keep_worlds
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -69,13 +70,16 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def call_tests(namespace: dict[str, Any]) -> None:
-    """Call the tests that a page defines, in order; async ones as pytest-trio would."""
+    """Call the tests that a page defines, in order, as pytest would with our plugin."""
     for name, function in list(namespace.items()):
         if name.startswith("test_"):
-            if inspect.iscoroutinefunction(function):
-                trio.run(function, clock=trio.testing.MockClock())
-            else:
-                function()
+            with keep_worlds() as worlds:
+                if inspect.iscoroutinefunction(function):
+                    trio.run(function, clock=trio.testing.MockClock())
+                else:
+                    function()
+            for world in worlds:
+                world.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

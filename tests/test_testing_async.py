@@ -55,7 +55,7 @@ async def test_the_session_is_the_live_one_on_the_server() -> None:
 
 async def test_another_user_shares_the_run_of_the_app() -> None:
     async with AsyncTestClient(Counter().app) as alice:
-        bob = await alice.another()
+        bob = await alice.user()
         await alice.send("increment")
         assert (alice.state["count"], bob.state["count"]) == (1, 0)
         await bob.close()
@@ -99,7 +99,7 @@ async def test_an_error_surfaces_as_it_was_raised() -> None:
     async with AsyncTestClient(Counter().app) as client:
         with pytest.raises(ValueError, match="no luck"):
             await client.send("fail")
-        with client.raises(ValueError) as caught:
+        with client.expect_error(ValueError) as caught:
             result = await client.send("fail")
         assert str(caught.value) == "no luck"
         assert result is not None

@@ -79,7 +79,7 @@ def test_a_handler_s_own_group_surfaces_as_it_is() -> None:
 
 def test_an_expected_error_lets_the_result_be_seen() -> None:
     client = TestClient(Failing().app)
-    with client.raises(ValueError) as caught:
+    with client.expect_error(ValueError) as caught:
         result = client.send("now", what="bread")
         client.send("now", what="wine")
     assert str(caught.value) == "no bread"
@@ -91,20 +91,20 @@ def test_an_expected_error_lets_the_result_be_seen() -> None:
 
 def test_an_expected_error_that_does_not_come_fails_the_test() -> None:
     client = TestClient(Failing().app)
-    no_error = pytest.raises(AssertionError, match="no handler has raised ValueError or KeyError")
-    with no_error, client.raises((ValueError, KeyError)):
+    no_error = pytest.raises(AssertionError, match="nothing has raised ValueError or KeyError")
+    with no_error, client.expect_error((ValueError, KeyError)):
         client.send("well")
 
 
 def test_an_error_of_another_kind_than_expected_surfaces() -> None:
     client = TestClient(Failing().app)
-    with pytest.raises(ValueError, match="no luck"), client.raises(KeyError):
+    with pytest.raises(ValueError, match="no luck"), client.expect_error(KeyError):
         client.send("now")
 
 
 def test_an_expectation_ends_with_its_block() -> None:
     client = TestClient(Failing().app)
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.send("now")
     with pytest.raises(ValueError, match="no luck"):
         client.send("now")
@@ -113,7 +113,7 @@ def test_an_expectation_ends_with_its_block() -> None:
 def test_one_user_expects_nothing_on_behalf_of_another() -> None:
     app = Failing().app
     alice, bob = TestClient(app), TestClient(app)
-    with alice.raises(ValueError):
+    with alice.expect_error(ValueError):
         with pytest.raises(ValueError, match="no luck"):
             bob.send("now")
         alice.send("now")
@@ -145,7 +145,7 @@ def test_an_error_of_the_server_itself_surfaces(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(first._stage.runtime, "serve", fail)
     with pytest.raises(RuntimeError, match="a bug in the server"):
         TestClient(app)
-    closed = first._stage._lines[-1].connection.closed
+    closed = first._stage.lines[-1].closing
     assert closed is not None
     assert closed.code == 1006
     first.send_text("still here")
@@ -157,6 +157,31 @@ def test_the_app_s_own_error_callback_is_told_as_well() -> None:
     told: list[str] = []
     app.on_error(lambda report: told.append(report.where))
     client = TestClient(app)
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.send("now")
     assert told == ["handler of event 'now'"]
+
+
+def test_an_error_as_a_user_comes_can_be_expected() -> None:
+    app = App()
+    client = TestClient(app)
+
+    @app.on_session_start
+    def fail() -> None:
+        raise ValueError("no welcome")
+
+    with client.expect_error(ValueError, match="no welcome"):
+        client.user("alice")
+
+
+def test_an_error_outside_of_all_sessions_can_be_expected() -> None:
+    app = App()
+
+    @app.every(1, scope="app")
+    def fail() -> None:
+        raise ValueError("no tick")
+
+    client = TestClient(app)
+    with client.expect_error(ValueError, match="no tick") as caught:
+        client.advance(2)
+    assert len(caught.values) == 2

@@ -14,16 +14,33 @@ if TYPE_CHECKING:
     from cacao.testing.client import TestClient
     from cacao.testing.hand_pump import SpinningError
     from cacao.testing.leaks import LeakError
+    from cacao.testing.live_client import LiveClient
+    from cacao.testing.page import Page, PageError
+    from cacao.testing.rest import UnsettledError
     from cacao.testing.unread import Caught
 
-__all__ = ["AsyncTestClient", "Caught", "LeakError", "SpinningError", "TestClient"]
+__all__ = [
+    "AsyncTestClient",
+    "Caught",
+    "LeakError",
+    "LiveClient",
+    "Page",
+    "PageError",
+    "SpinningError",
+    "TestClient",
+    "UnsettledError",
+]
 
 _HOMES = {
     "AsyncTestClient": "cacao.testing.async_client",
     "Caught": "cacao.testing.unread",
     "LeakError": "cacao.testing.leaks",
+    "LiveClient": "cacao.testing.live_client",
+    "Page": "cacao.testing.page",
+    "PageError": "cacao.testing.page",
     "SpinningError": "cacao.testing.hand_pump",
     "TestClient": "cacao.testing.client",
+    "UnsettledError": "cacao.testing.rest",
 }
 
 

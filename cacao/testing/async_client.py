@@ -1,10 +1,13 @@
 """The test client for tests that are trio tasks themselves."""
 
+# ruff: noqa: SLF001 -- the clients that came through one are of this very class
+
 from __future__ import annotations
 
-import math
 import time
+import weakref
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
@@ -13,16 +16,21 @@ import trio.testing
 from cacao.errors import HostingError
 from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
-from cacao.testing.clock import next_jump
+from cacao.testing.clock import pass_time
+from cacao.testing.failures import note_failure
+from cacao.testing.report import describe_stage
+from cacao.testing.settings import current_settings
 from cacao.testing.stage import Stage
 from cacao.testing.view import ClientView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from cacao.app import App
     from cacao.protocol import Result
+    from cacao.testing.settings import Via
 
 __all__ = ["AsyncTestClient"]
 
@@ -31,11 +39,11 @@ _POLL = 0.001
 
 
 class AsyncTestClient(ClientView):
-    """One user of an app, in memory, inside a running trio test.
+    """One page of an app, in memory, inside a running trio test.
 
-    `TestClient` word for word, with `await`. Used as `async with AsyncTestClient(app) as client`;
-    `await client.another()` gives further users of the same run of the app. Leaving the block
-    closes them all, stops the app and checks for leaks. If the block is cancelled, so is the app.
+    `TestClient` word for word, with `await`. Used as `async with AsyncTestClient(app) as client`,
+    which is a run of the app of its own. Leaving the block closes all clients in it, stops the app
+    and checks for leaks. If the block is cancelled, so is the app.
     Like any nursery, the block waits for what cannot be cancelled, if need be for ever.
 
     Time is the test's: under trio's MockClock `advance` moves it, under an autojumping or a real
@@ -46,6 +54,8 @@ class AsyncTestClient(ClientView):
         subprotocol: None speaks the plain protocol, which has no results.
         headers: Of the handshake, by name: what the app's `authenticate` looks at.
         cookies: The same, by name.
+        now: As for `TestClient`; where the test's clock is trio's own, the time is the real one.
+        via: As for `TestClient`.
 
     Raises:
         TypeError: `app` is no App.
@@ -59,10 +69,13 @@ class AsyncTestClient(ClientView):
         subprotocol: str | None = SUBPROTOCOL,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
+        now: datetime | None = None,
+        via: Via | None = None,
     ) -> None:
+        self._stage = Stage(app, now, via or current_settings().via)
         self._subprotocol = subprotocol
-        self._peer = Peer.of(headers or {}, cookies or {})
-        self._stage = Stage(app)
+        self._peer = self._stage.peer_of(None, headers, cookies)
+        self._tabs = []
 
     async def __aenter__(self) -> Self:
         if not trio.lowlevel.in_trio_task():
@@ -71,6 +84,7 @@ class AsyncTestClient(ClientView):
             )
         self._block = self._running()
         await self._block.__aenter__()
+        self._app_scope.shield = True  # the block is cancelled first, and tells what the app does
         return self
 
     async def __aexit__(
@@ -79,71 +93,123 @@ class AsyncTestClient(ClientView):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        if error is not None:
+            note_failure(self._stage, error, partial(describe_stage, self._stage))
+        self._app_scope.shield = False
         return await self._block.__aexit__(kind, error, traceback)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._stage.run)
+            await nursery.start(self._run_app)
             try:
                 await trio.testing.wait_all_tasks_blocked()
                 self._stage.mark_start()
-                await self._join(self._subprotocol, self._peer)
+                await self._open("", self._subprotocol, self._peer, [])
                 yield
-                await self._leave()
             except Exception as error:  # noqa: BLE001 -- raised below, where no group wraps it
                 failure = error
+            try:
+                await self._leave()
+            except Exception as late:  # noqa: BLE001 -- the same
+                if failure is None:
+                    failure = late
+                else:
+                    failure.add_note(f"and as the test client closed: {late!r}")
             self._stage.end()
         if failure is not None:
             raise failure
 
-    async def _join(self, subprotocol: str | None, peer: Peer) -> None:
-        self._start = trio.current_time()
-        self._line = self._stage.open_line(subprotocol, peer)
+    async def _run_app(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as self._app_scope:
+            await self._stage.run(task_status=task_status)
+
+    async def _open(
+        self: Self, name: str, subprotocol: str | None, peer: Peer, through: list[Self]
+    ) -> None:
+        self._came_through = []
+        self._tabs.append(weakref.ref(self))
+        self._subprotocol = subprotocol
+        self._peer = peer
+        self._line = self._stage.open_line(name, subprotocol, peer)
+        through.append(self)
         await self._settle()
         if self._line.refusal is not None:
             raise self._line.refusal
+
+    async def _bring(
+        self, tabs: list[weakref.ref[Self]], name: str, subprotocol: str | None, peer: Peer
+    ) -> Self:
+        client = type(self).__new__(type(self))
+        client._stage, client._tabs = self._stage, tabs
+        await client._open(name, subprotocol, peer, self._came_through)
+        return client
 
     async def _leave(self) -> None:
         for seconds in self._stage.close():
             await self._pass_time(seconds)
 
-    async def another(
+    async def user(
         self,
+        who: object = None,
         *,
+        tabs: int = 1,
         subprotocol: str | None = SUBPROTOCOL,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
-    ) -> AsyncTestClient:
-        """Connect one more user to the same run of the app; it closes with the block.
+    ) -> Self:
+        """Bring one more user to the same run of the app; see `TestClient.user`."""
+        if tabs < 1:
+            raise ValueError(f"a user has 1 tab or more, not {tabs}")
+        peer = self._stage.peer_of(who, headers, cookies)
+        first = await self._bring([], Peer(user=who).user_key or "", subprotocol, peer)
+        for _ in range(tabs - 1):
+            await first.tab()
+        return first
 
-        Raises:
-            ConnectionClosed: The app's `authenticate` has refused this client, with code 4401.
-        """
-        client = AsyncTestClient.__new__(AsyncTestClient)
-        client._stage = self._stage  # noqa: SLF001 -- another object of this very class
-        peer = Peer.of(headers or {}, cookies or {})
-        await client._join(subprotocol, peer)  # noqa: SLF001 -- the same
-        return client
+    async def tab(self) -> Self:
+        """Open one more page of this client's user; see `TestClient.tab`."""
+        name = f"{self.tabs[0].name}, tab {len(self._tabs) + 1}"
+        return await self._bring(self._tabs, name, self._subprotocol, self._peer)
 
     @property
     def time(self) -> float:
-        """Seconds on the test's clock since this client came."""
-        return trio.current_time() - self._start
+        """Seconds on the test's clock since the app was started."""
+        return self._stage.time
 
     async def send(
         self, name: str, data: dict[str, Any] | None = None, /, **fields: Any
     ) -> Result | None:
         """Send an event and let everything come to rest; see `TestClient.send`."""
-        event_id = self._line.send_event(name, data, fields)
+        number = self._line.send_event(name, data, fields)
         await self._settle()
-        return None if event_id is None else self.result(event_id)
+        return self.result(number)
 
     async def send_text(self, text: str) -> None:
         """Send a text as it is, whatever it is, and let everything come to rest."""
         self._line.send_text(text)
         await self._settle()
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Let what is sent within the block reach the app in one moment; see `TestClient.together`.
+
+        Nothing else may be awaited within the block.
+        """
+        if self._stage.is_together:
+            raise RuntimeError("together() does not nest; put it all into one block")
+        self._stage.is_together = True
+        try:
+            yield
+        finally:
+            self._stage.is_together = False
+        await self._settle()
+
+    async def settle(self) -> None:
+        """Let the app come to rest, threads included; see `TestClient.settle`."""
+        for _ in self._stage.wait_for_threads():
+            await self._settle()
 
     async def advance(self, seconds: float) -> None:
         """Let time pass on the test's clock; see `TestClient.advance`."""
@@ -162,34 +228,18 @@ class AsyncTestClient(ClientView):
             self._stage.unread.raise_unread()
 
     async def close(self) -> None:
-        """Leave, before the block ends."""
-        self._stage.leave(self._line)
+        """Leave, before the block ends; see `TestClient.close`."""
+        self._stage.leave(self._lines())
         await self._settle()
 
     async def _settle(self) -> None:
-        await trio.testing.wait_all_tasks_blocked()
+        if self._stage.is_together:
+            return
+        await self._stage.rest()
         if self._stage.spread_news():
-            await trio.testing.wait_all_tasks_blocked()
+            await self._stage.rest()
         self._stage.unread.raise_unread()
 
     async def _pass_time(self, seconds: float) -> None:
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
-        await trio.testing.wait_all_tasks_blocked()
-        clock = trio.lowlevel.current_clock()
-        if isinstance(clock, trio.testing.MockClock) and _stands_still(clock):
-            await _step(clock, seconds)
-        else:
-            await trio.sleep(seconds)
-            await trio.testing.wait_all_tasks_blocked()
-
-
-def _stands_still(clock: trio.testing.MockClock) -> bool:
-    return clock.rate == 0 and clock.autojump_threshold == math.inf
-
-
-async def _step(clock: trio.testing.MockClock, seconds: float) -> None:
-    target = clock.current_time() + seconds
-    while jump := next_jump(clock, target):
-        clock.jump(jump)
-        await trio.testing.wait_all_tasks_blocked()
+        stage = self._stage
+        await pass_time(seconds, stage.rest, is_in_memory=stage.via == "memory")

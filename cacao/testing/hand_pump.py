@@ -1,11 +1,10 @@
 """A trio run that moves only while somebody turns the handle.
 
-How it works. The run is a guest of a host that is nothing but a deque of callbacks: trio puts
-its next tick there, and `settle` takes it out and runs it, until one task of ours, which waits
-in `wait_all_tasks_blocked`, reports that every other task is blocked and no deadline is due.
-That task is always ready to go on, so trio never starts the thread in which a guest otherwise
-waits for I/O: there is one thread, and between two calls the run stands perfectly still. The
-clock is trio's MockClock and only `advance` moves it, from deadline to deadline.
+How it works. The run is a guest of a host that is nothing but a queue of callbacks: trio puts
+its next tick there, and `settle` takes it out and runs it, until the run's clock (`clock.py`) has
+seen that every task is blocked and no deadline is due. That clock never lets trio sleep, so trio
+never starts the thread in which a guest otherwise waits for I/O: there is one thread, and between
+two calls the run stands perfectly still. Only `advance` moves the clock, from deadline to deadline.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ import signal
 import threading
 import warnings
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
+from contextvars import copy_context
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-import trio.testing
 
 from cacao.errors import ConnectionClosed, HostingError
-from cacao.testing.clock import next_jump
+from cacao.testing.clock import StepClock
 from cacao.testing.seat import Seat
 from cacao.testing.tasks import describe_task
 
@@ -55,21 +55,31 @@ class HandPump:
     Args:
         body: The run's main function; the run ends when it returns.
         seed: Decides the order in which ready tasks run.
-        max_ticks: Scheduler steps that one `settle` may take.
+        max_ticks: Scheduler steps that one moment of virtual time may take.
+        is_busy: Asked while every task is blocked: whether real sockets still bring something.
 
     Raises:
         HostingError: Called from inside a trio task, or trio is of an unknown version.
     """
 
-    def __init__(self, body: Callable[[], Awaitable[object]], *, seed: int, max_ticks: int) -> None:
+    def __init__(
+        self,
+        body: Callable[[], Awaitable[object]],
+        *,
+        seed: int,
+        max_ticks: int,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._body = body
         self._max_ticks = max_ticks
-        self._host: deque[Callable[[], object]] = deque()
+        # Empty only while a task is in `wait_all_tasks_blocked` for some real time, and trio in its
+        # thread.
+        self._host: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._outcome: outcome.Outcome[None] | None = None
-        self._is_idle = False
         self._broken: str | None = None
+        self._context = copy_context()
         self._seat = Seat(seed)
-        self._clock = trio.testing.MockClock()
+        self._clock = StepClock(self._seat, is_busy)
         with self._seat:
             self._start()
 
@@ -83,10 +93,11 @@ class HandPump:
         handler = signal.getsignal(signal.SIGINT)
         trio.lowlevel.start_guest_run(
             self._main,
-            run_sync_soon_threadsafe=self._host.append,
+            run_sync_soon_threadsafe=self._host.put,
             done_callback=self._set_outcome,
             host_uses_signal_set_wakeup_fd=True,
             clock=self._clock,
+            instruments=[self._clock],
         )
         if in_main_thread and signal.getsignal(signal.SIGINT) is not handler:
             signal.signal(signal.SIGINT, handler)
@@ -95,16 +106,10 @@ class HandPump:
         self._outcome = run_outcome
 
     async def _main(self) -> None:
-        async with trio.open_nursery() as nursery:
-            self._cancel_all = nursery.cancel_scope.cancel
-            nursery.start_soon(self._report_idleness, name="cacao.testing idle watch")
+        self._context = trio.lowlevel.current_task().context
+        with trio.CancelScope() as scope:
+            self._cancel_all = scope.cancel
             await self._body()
-            nursery.cancel_scope.cancel()
-
-    async def _report_idleness(self) -> None:
-        while True:
-            await trio.testing.wait_all_tasks_blocked()
-            self._is_idle = True
 
     @property
     def broken(self) -> str | None:
@@ -119,12 +124,17 @@ class HandPump:
     @property
     def time(self) -> float:
         """Virtual seconds since the run began."""
-        return self._clock.current_time()
+        return self._clock.now
+
+    @property
+    def next_deadline(self) -> float:
+        """When the next thing is due, in virtual seconds since the run began, or infinity."""
+        return self._clock.next_deadline
 
     def call(self, function: Callable[..., T], *args: object) -> T:
         """Call a plain function as if from inside the run, without moving it."""
         with self._seat:
-            return function(*args)
+            return self._context.copy().run(function, *args)
 
     def settle(self) -> None:
         """Run until every task is blocked and no deadline is due, or the run has ended.
@@ -149,18 +159,7 @@ class HandPump:
             ConnectionClosed: The run has ended.
             Exception: What `action` raised, or the body failed with.
         """
-        self._refuse_to_go_on()
-        self._is_idle = False
-        try:
-            with self._seat:
-                value = action(*args)
-                if not self._turn(self._max_ticks):
-                    self._raise_spinning()
-        except KeyboardInterrupt:
-            self._broken = _INTERRUPTED
-            raise
-        self._raise_failure()
-        return value
+        return self._do_until(self.time, action, *args)
 
     def advance(self, seconds: float) -> None:
         """Let virtual time pass, from deadline to deadline, settling at each.
@@ -174,14 +173,22 @@ class HandPump:
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
-        self.settle()
-        target = self.time + seconds
-        while not self.has_ended:
-            jump = self.call(next_jump, self._clock, target)
-            if not jump:
-                return
-            self._clock.jump(jump)
-            self.settle()
+        self._do_until(self.time + seconds, _nothing)
+
+    def _do_until(self, target: float, action: Callable[..., T], *args: object) -> T:
+        self._refuse_to_go_on()
+        self._clock.aim(target)
+        try:
+            with self._seat:
+                # As if the body called it: what it starts inherits the body's context variables.
+                value = self._context.copy().run(action, *args)
+                if not self._turn(self._max_ticks):
+                    self._raise_spinning()
+        except KeyboardInterrupt:
+            self._broken = _INTERRUPTED
+            raise
+        self._raise_failure()
+        return value
 
     def abandon(self, stop: Callable[[], object]) -> None:
         """End the run without a word: for a run that nobody holds any more.
@@ -213,21 +220,23 @@ class HandPump:
             raise ConnectionClosed(1001, "the test client has closed; open another client")
 
     def _turn(self, ticks: int) -> bool:
-        """Run at most so many ticks; tell whether the run is idle or over."""
-        popleft = self._host.popleft
-        for _ in range(ticks):
-            if self._is_idle or self._outcome is not None:
-                return True
-            popleft()()
-        return self._is_idle or self._outcome is not None
+        """Run until the run is idle or over; tell whether no moment took more ticks than that."""
+        clock, next_tick = self._clock, self._host.get
+        while self._outcome is None and not clock.is_idle:
+            if clock.passes >= ticks:
+                return False
+            next_tick()()
+        return True
 
     def _raise_spinning(self) -> None:
         steps = _StepCounter()
         trio.lowlevel.add_instrument(steps)
+        self._clock.aim(self.time)
         self._turn(_WATCHED_TICKS)
         trio.lowlevel.remove_instrument(steps)
         self._broken = f"a task in it never came to rest: {steps.busiest()}"
         self._cancel_all()
+        self._clock.aim(self.time)
         self._turn(self._max_ticks)
         raise SpinningError(
             f"{steps.busiest()} is still running after {self._max_ticks} scheduler steps without "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cacao.testing.world import World
 
-__all__ = ["enter_world", "find_world", "forget_world", "keep_worlds"]
+__all__ = ["enter_world", "find_world", "forget_world", "keep_worlds", "open_worlds"]
 
 # A world holds its app, so an id in here is never that of another app.
 _by_app: WeakValueDictionary[int, World] = WeakValueDictionary()
@@ -25,6 +25,11 @@ _keepers: list[list[World]] = []
 def find_world(app: object) -> World | None:
     """Find the open world of an app."""
     return _by_app.get(id(app))
+
+
+def open_worlds() -> list[World]:
+    """List the open worlds of all apps, the oldest first."""
+    return list(_by_app.values())
 
 
 def enter_world(app: object, world: World) -> None:

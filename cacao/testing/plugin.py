@@ -7,13 +7,17 @@ only where the project has already imported it, and the test client only where a
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 import cacao.testing
+from cacao.testing.failures import keep_reports
 from cacao.testing.open_worlds import keep_worlds
+from cacao.testing.settings import Via, current_settings, use_settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -22,6 +26,41 @@ if TYPE_CHECKING:
     from cacao.testing.world import World
 
 __all__: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options of `pytest --help` that are ours."""
+    group = parser.getgroup("cacao")
+    group.addoption(
+        "--cacao-seeds",
+        type=int,
+        metavar="N",
+        help="run each test under N orders of its tasks, and report the first that fails",
+    )
+    group.addoption(
+        "--cacao-seed",
+        type=int,
+        metavar="N",
+        help="the order of tasks to run each test under, or the first of many (default: 0)",
+    )
+    group.addoption(
+        "--cacao-via",
+        choices=get_args(Via),
+        default="memory",
+        help="how test clients reach their app: in memory (default), over a real socket, or as its "
+        "page in a real browser",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take what an option needs, which loads trio, only where the option is given."""
+    stack = ExitStack()
+    stack.enter_context(
+        use_settings(replace(current_settings(), via=config.getoption("cacao_via")))
+    )
+    config.add_cleanup(stack.close)
+    if any(config.getoption(name) is not None for name in ("cacao_seeds", "cacao_seed")):
+        config.pluginmanager.import_plugin("cacao.testing.seeds")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,10 +72,22 @@ def pytest_make_collect_report(
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what an app looked like when its test failed."""
+    if "cacao.testing.report" not in sys.modules:  # no test client was used
+        return (yield)
+    plugin = import_module("cacao.testing.report_plugin")
+    report: pytest.TestReport = yield from plugin.make_report(item, call)
+    return report
+
+
 @pytest.fixture(autouse=True)
 def _cacao_isolation() -> Iterator[None]:
     """Run each test in a registry of its own, and close the worlds that it has left open."""
-    with keep_worlds() as worlds, _fresh_registry():
+    with keep_worlds() as worlds, keep_reports(), _fresh_registry():
         yield
     _close(worlds)
 

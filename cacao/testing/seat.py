@@ -6,14 +6,16 @@ Everything in `cacao.testing` that leans on trio's private names is in this file
   sends must not be current, or the test could not call `trio.run`, nor open a second run;
 - *the order of ready tasks*: trio shuffles each batch of them, by a generator of its own. It
   has a switch that makes the order a function of that generator's seed; pytest-trio throws it
-  for Hypothesis in the same way.
+  for Hypothesis in the same way;
+- *whether a task is runnable*, or waits for all others to be blocked.
 
-Both are checked when a world is made, so an unknown trio fails with a sentence, not at random.
+All are checked when a world is made, so an unknown trio fails with a sentence, not at random.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +24,10 @@ import trio
 from cacao.errors import HostingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
-__all__ = ["Seat"]
+__all__ = ["Seat", "seed_trio"]
 
 
 class Seat:
@@ -73,15 +76,54 @@ class Seat:
         current.update(self._theirs)
         self._theirs = {}
 
+    def is_runnable(self) -> bool:
+        """Tell whether a task of the current run can go on at once."""
+        return bool(self._current.runner.runq)
+
+    def is_watched(self) -> bool:
+        """Tell whether one is in `wait_all_tasks_blocked`."""
+        return bool(self._current.runner.waiting_for_idle)
+
+
+@contextmanager
+def seed_trio(seed: int) -> Iterator[Callable[[], bool]]:
+    """Let every trio run in the block follow a seed, but for those that have a seat.
+
+    Trio's generator is seeded, not replaced: Hypothesis knows it, and seeds it for each example.
+
+    Args:
+        seed: Decides the order in which ready tasks run; the same seed, the same order.
+
+    Yields:
+        A function that tells whether any run has followed the seed so far.
+
+    Raises:
+        HostingError: This version of trio keeps these things elsewhere.
+    """
+    scheduler, _ = _trio_private()
+    names = scheduler.__dict__
+    their_switch = names["_ALLOW_DETERMINISTIC_SCHEDULING"]
+    their_state = names["_r"].getstate()
+    names["_r"].seed(seed)
+    start = names["_r"].getstate()
+    names["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
+    try:
+        yield lambda: names["_r"].getstate() != start
+    finally:
+        names["_ALLOW_DETERMINISTIC_SCHEDULING"] = their_switch
+        names["_r"].setstate(their_state)
+
 
 def _trio_private() -> tuple[ModuleType, Any]:
     """Find trio's scheduler module and its thread-local, or say that this trio has none."""
     scheduler = getattr(trio._core, "_run", None)  # noqa: SLF001 -- see the module's docstring
     current = getattr(scheduler, "GLOBAL_RUN_CONTEXT", None)
+    runner = getattr(scheduler, "Runner", None)
     known = (
         isinstance(getattr(scheduler, "_r", None), Random)
         and isinstance(getattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", None), bool)
         and hasattr(current, "__dict__")
+        and {"runq", "waiting_for_idle"} <= getattr(runner, "__annotations__", {}).keys()
     )
     if not known or scheduler is None:
         raise HostingError(

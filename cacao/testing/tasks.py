@@ -1,36 +1,43 @@
-"""Where tasks are, in words."""
+"""Tasks, in words: where each is, what it waits for, and where it was started."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
-
-from cacao.errands import Errand
+from cacao.testing.frames import authors, innermost, name_spot, near
+from cacao.testing.origins import start_of
+from cacao.testing.waits import describe_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["describe_task", "needs_real_time", "system_tasks", "tasks_below"]
+    import trio
 
-_WAITS_FOR_THREADS = {trio.to_thread.run_sync.__code__, Errand.result.__code__}
-_TRIO = str(Path(trio.__file__).parent)
+__all__ = ["describe_task", "is_below", "is_only_around", "tasks_below"]
 
 
 def describe_task(task: trio.lowlevel.Task) -> str:
-    """Name a task and the line it stands at: the innermost one that is not trio's."""
-    place = "its first line"
-    for frame, line in task.iter_await_frames():
-        if not _is_trio(frame):
-            place = f"{frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
-    return f"task {task.name!r} at {place}"
+    """Name a task, the author's line at which it stands, and what else is known of it.
+
+    Must be called in the task's run.
+    """
+    frames = list(task.iter_await_frames())
+    spot = innermost(frames)
+    place = "inside trio" if spot is None else f"at {name_spot(spot)}"
+    facts = [fact for fact in (describe_wait(frames), _describe_start(task, frames)) if fact]
+    return f"task {task.name!r} {place}" + (f" ({'; '.join(facts)})" if facts else "")
 
 
-def needs_real_time(task: trio.lowlevel.Task) -> bool:
-    """Tell whether a task waits for a thread, or for asyncio in one, which no clock can hurry."""
-    return any(frame.f_code in _WAITS_FOR_THREADS for frame, _ in task.iter_await_frames())
+def _describe_start(task: trio.lowlevel.Task, frames: list[tuple[FrameType, int]]) -> str | None:
+    """Tell who has started a task: a line of the author's; or Cacao, and then for what."""
+    start = start_of(task)
+    if start is not None and start.spot is not None:
+        return f"started at {name_spot(start.spot)}"
+    job = next((frame.f_code for frame, _ in frames if authors(frame.f_code)), None)
+    if job is None:
+        return None
+    return f"started for {job.co_name}, declared at {near(job.co_filename)}:{job.co_firstlineno}"
 
 
 def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
@@ -44,14 +51,18 @@ def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
             waiting.extend(children)
 
 
-def system_tasks() -> Iterator[trio.lowlevel.Task]:
-    """Go through the tasks that belong to the run as a whole, not to its main function."""
-    root = trio.lowlevel.current_root_task()
-    if root is not None:
-        # The run's nurseries nest: trio's own jobs, then system tasks, then the main function.
-        for nursery in root.child_nurseries[:2]:
-            yield from nursery.child_tasks
+def is_below(task: trio.lowlevel.Task, owners: frozenset[trio.lowlevel.Task]) -> bool:
+    """Tell whether a task is in a nursery of one of these, or in one of theirs."""
+    nursery = task.parent_nursery
+    while nursery is not None:
+        if nursery.parent_task in owners:
+            return True
+        nursery = nursery.parent_task.parent_nursery
+    return False
 
 
-def _is_trio(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_TRIO)
+def is_only_around(task: trio.lowlevel.Task) -> bool:
+    """Tell whether a task runs nothing of the author's itself, and waits for those below it."""
+    return any(tasks_below(task)) and not any(
+        authors(frame.f_code) for frame, _ in task.iter_await_frames()
+    )

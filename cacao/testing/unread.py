@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cacao.reports import ErrorReport
 
@@ -16,16 +17,23 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Caught(Generic[E]):
-    """The errors that a `with client.raises(...)` block has taken so far.
+    """The errors that a `with client.expect_error(...)` block has taken so far.
 
     Attributes:
         values: The errors, in order.
     """
 
-    def __init__(self, kinds: type[E] | tuple[type[E], ...], session_id: str) -> None:
+    def __init__(
+        self,
+        kinds: type[E] | tuple[type[E], ...],
+        match: str | None,
+        is_others: Callable[[str], bool],
+    ) -> None:
+        # Made by `expect_error`. `is_others` tells of a session's id whether it does not count.
         self.values: list[E] = []
         self._kinds = kinds
-        self._session_id = session_id
+        self._match = match
+        self._is_others = is_others
 
     @property
     def value(self) -> E:
@@ -35,19 +43,23 @@ class Caught(Generic[E]):
             AssertionError: There was none yet.
         """
         if not self.values:
-            raise AssertionError(f"no handler has raised {self._names()} yet")
+            raise AssertionError(f"nothing has raised {self._names()} yet")
         return self.values[0]
 
     def take(self, report: ErrorReport) -> bool:
-        """Keep the error of a report if it is of the kind and session expected."""
-        if report.session_id != self._session_id or not isinstance(report.error, self._kinds):
+        """Keep the error of a report if it is of the kind, the text and a session expected."""
+        error = report.error
+        if not isinstance(error, self._kinds) or self._is_others(report.session_id):
             return False
-        self.values.append(report.error)
+        if self._match is not None and not re.search(self._match, str(error)):
+            return False
+        self.values.append(error)
         return True
 
     def _names(self) -> str:
         kinds = self._kinds if isinstance(self._kinds, tuple) else (self._kinds,)
-        return " or ".join(kind.__name__ for kind in kinds)
+        names = " or ".join(kind.__name__ for kind in kinds)
+        return names if self._match is None else f"{names} matching {self._match!r}"
 
 
 class UnreadErrors:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from cacao.errors import HostingError
+from cacao.errors import ConnectionClosed, HostingError
 from cacao.testing.hand_pump import HandPump
 from cacao.testing.open_worlds import enter_world, find_world, forget_world
+from cacao.testing.settings import current_settings, take_seed
 from cacao.testing.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from cacao.app import App
     from cacao.testing.line import Line
+    from cacao.testing.settings import Via
 
 __all__ = ["World"]
 
@@ -37,26 +41,54 @@ class World:
         app: The app under test.
         seed: Decides the order in which ready tasks run.
         max_ticks: Scheduler steps that may pass before everything has come to rest.
+        now: The time at its beginning; see `Stage`.
+        via: How its clients reach it.
 
     Raises:
         TypeError: `app` is no App.
         HostingError: A trio task is running here.
     """
 
-    def __init__(self, app: App, *, seed: int, max_ticks: int) -> None:
-        self.stage = Stage(app)
+    def __init__(
+        self,
+        app: App,
+        *,
+        seed: int,
+        max_ticks: int,
+        now: datetime | None = None,
+        via: Via = "memory",
+    ) -> None:
+        self.stage = Stage(app, now, via)
         self.seed = seed
         self.max_ticks = max_ticks
         self._app = app
-        self._pump = HandPump(self.stage.run, seed=seed, max_ticks=max_ticks)
+        self._pump = HandPump(
+            self.stage.run, seed=seed, max_ticks=max_ticks, is_busy=self.stage.is_busy
+        )
         self._end = weakref.finalize(self, self._pump.abandon, self.stage.end)
         self._pump.settle()
         self._pump.call(self.stage.mark_start)
+        self.stage.do = _weakly(self)
         enter_world(app, self)
 
     @classmethod
-    def of(cls, app: App, *, seed: int, max_ticks: int) -> World:
+    def of(
+        cls,
+        app: App,
+        *,
+        seed: int | None,
+        max_ticks: int,
+        now: datetime | None = None,
+        via: Via | None = None,
+    ) -> World:
         """Find the open world of an app, or make one.
+
+        Args:
+            app: The app under test.
+            seed: As in the constructor; None for that of the open world, else the test run's.
+            max_ticks: As in the constructor.
+            now: The same; None for that of the open world, else the usual one.
+            via: The same; None for that of the open world, else the test run's.
 
         Raises:
             ValueError: The open world has another seed or limit.
@@ -65,10 +97,18 @@ class World:
         refuse_inside_trio()
         world = find_world(app)
         if world is None or world.is_broken:
-            return cls(app, seed=seed, max_ticks=max_ticks)
-        if (world.seed, world.max_ticks) != (seed, max_ticks):
+            seed = take_seed() if seed is None else seed
+            via = via or current_settings().via
+            return cls(app, seed=seed, max_ticks=max_ticks, now=now, via=via)
+        is_same = (
+            seed in {None, world.seed}
+            and now in {None, world.stage.start}
+            and via in {None, world.stage.via}
+        )
+        if world.max_ticks != max_ticks or not is_same:
             raise ValueError(
-                f"this app's world is open with seed={world.seed}, max_ticks={world.max_ticks}; "
+                f"this app's world is open with seed={world.seed}, max_ticks={world.max_ticks}, "
+                f"now={world.stage.start!r}, via={world.stage.via!r}; "
                 "give every client of it the same, or close the others first"
             )
         return world
@@ -84,12 +124,14 @@ class World:
         return self._pump.time
 
     def do(self, action: Callable[..., T], *args: object) -> T:
-        """Do something inside the run, settle, and raise what no test has seen.
+        """Do something inside the run, settle unless in `together`, and raise what is unread.
 
         Returns:
             What `action` gave.
         """
         refuse_inside_trio()
+        if self.stage.is_together:
+            return self._pump.call(action, *args)
         value = self._pump.do(action, *args)
         if self._pump.call(self.stage.spread_news):
             self._pump.settle()
@@ -101,6 +143,28 @@ class World:
         refuse_inside_trio()
         self._pump.advance(seconds)
         self.stage.unread.raise_unread()
+
+    def settle(self) -> None:
+        """Let the app come to rest, threads included; then raise what no test has seen.
+
+        Raises:
+            UnsettledError: A thread does not end.
+        """
+        refuse_inside_trio()
+        self._drive(self.stage.wait_for_threads())
+        self.stage.unread.raise_unread()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let nothing of the app run within the block; at its end all of it settles."""
+        if self.stage.is_together:
+            raise RuntimeError("together() does not nest; put it all into one block")
+        self.stage.is_together = True
+        try:
+            yield
+        finally:
+            self.stage.is_together = False
+        self.do(_nothing)
 
     def wait(self, predicate: Callable[[], object], timeout: float) -> None:
         """Let real time pass, for threads and sockets, until the predicate holds.
@@ -117,10 +181,10 @@ class World:
                 raise TimeoutError(f"{predicate!r} was not true within {timeout} s of real time")
             time.sleep(_POLL)
 
-    def leave(self, line: Line) -> None:
-        """Let a client go; the last one closes the world."""
+    def leave(self, lines: Iterable[Line]) -> None:
+        """Let clients go; the last ones close the world."""
         refuse_inside_trio()
-        if self._pump.call(self.stage.leave, line):
+        if self._pump.call(self.stage.leave, lines):
             self.close()
         elif not self.is_broken:
             self.advance(0)
@@ -138,14 +202,32 @@ class World:
         if self._end.detach() is None:
             return
         try:
-            self._end_well()
+            self._drive(self.stage.close())
         finally:
             self._pump.put_away()
 
-    def _end_well(self) -> None:
-        steps = self.stage.close()
+    def _drive(self, steps: Iterator[float]) -> None:
+        """Let the stage take its steps inside the run, and the time pass that each asks for."""
         while not self.is_broken and (seconds := self._pump.call(next, steps, None)) is not None:
-            self._pump.advance(seconds)
+            if not self._pump.has_ended:
+                self._pump.advance(seconds)
+
+
+def _weakly(world: World) -> Callable[[Callable[[], object]], object]:
+    """Give `world.do` without holding the world: only its clients do."""
+    reference = weakref.ref(world)
+
+    def do(act: Callable[[], object]) -> object:
+        found = reference()
+        if found is None:
+            raise ConnectionClosed(1001, "the test client is gone; keep it, not its network alone")
+        return found.do(act)
+
+    return do
+
+
+def _nothing() -> None:
+    """Only let the app come to rest."""
 
 
 def refuse_inside_trio() -> None:
