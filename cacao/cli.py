@@ -1,4 +1,4 @@
-"""The command `cacao`: serve the app that a file or a module makes."""
+"""The command `cacao`: serve the app that a file or a module makes, record it, replay it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from datetime import UTC, datetime
+from getpass import getpass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cacao import __version__
 from cacao.app import App
 from cacao.errors import HostingError
+from cacao.recording.as_test import write_test
+from cacao.recording.recorder import record
+from cacao.recording.replay import play
+from cacao.recording.tape import Header, Tape, TapeError, read_tape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,19 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = _parser().parse_args(arguments)
     try:
-        app = _find_app(words.target)
-        app.run(port=words.port, host=words.host)
-    except (_NoAppError, HostingError) as error:
-        print(f"cacao: {error}", file=sys.stderr)  # noqa: T201 - a command speaks so
+        return int(words.do(words))
+    except (_NoAppError, HostingError, TapeError) as error:
+        _complain(str(error))
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cacao", description="Serve a Cacao app.")
+    parser = argparse.ArgumentParser(prog="cacao", description="Serve, record, replay a Cacao app.")
     parser.add_argument("--version", action="version", version=f"cacao {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="serve an app until Ctrl-C or SIGTERM")
+    run.set_defaults(do=_run)
     run.add_argument(
         "target",
         metavar="FILE_OR_MODULE[:NAME]",
@@ -67,7 +73,105 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--port", type=_port, default=8000, help="TCP port (%(default)s); 0 picks a free one"
     )
+    run.add_argument(
+        "--record", metavar="FILE", type=Path, help="write down all that clients and server say"
+    )
+    run.add_argument(
+        "--record-others",
+        action="store_true",
+        help="also on an address that other machines reach",
+    )
+    run.add_argument(
+        "--seed", type=int, default=0, help="of a recording: the order of ready tasks (%(default)s)"
+    )
+    replay = commands.add_parser("replay", help="play a recording again, and compare each frame")
+    replay.set_defaults(do=_replay)
+    replay.add_argument("file", metavar="FILE", type=Path)
+    replay.add_argument("--app", metavar="TARGET", help="the app, if it is elsewhere by now")
+    replay.add_argument(
+        "--secret",
+        metavar="EVENT.FIELD[=VALUE]",
+        type=_secret,
+        action="append",
+        default=[],
+        help="what is masked in the recording; without a value it is asked for",
+    )
+    replay.add_argument(
+        "--to-test",
+        metavar="TEST_FILE",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        help="write a pytest file instead (test_recorded.py beside the app)",
+    )
     return parser
+
+
+def _run(words: argparse.Namespace) -> int:
+    app, target = _find_app(words.target)
+    if words.record is None:
+        app.run(port=words.port, host=words.host)
+        return 0
+    if not (words.record_others or _is_for_us_alone(words.host)):
+        raise TapeError(
+            f"--record writes down what everybody types who can reach {words.host}; "
+            "record on 127.0.0.1, or say --record-others"
+        )
+    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    with Tape(
+        words.record, Header(app=target, seed=words.seed, started=now, version=__version__)
+    ) as tape:
+        _complain(f"what users of this server type is written to {words.record}")
+        try:
+            record(app, tape, host=words.host, port=words.port)
+        except HostingError:
+            words.record.unlink()  # there is nothing in it
+            raise
+    return 0
+
+
+def _is_for_us_alone(host: str) -> bool:
+    """Tell whether only this machine reaches an address to listen on."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _replay(words: argparse.Namespace) -> int:
+    header, entries = read_tape(words.file)
+    app, target = _find_app(words.app or header.app)
+    if words.to_test is not None:
+        path, unstable = write_test(target, header, entries, words.to_test, dict(words.secret))
+        but = f", and does not assert what depends on real time: {', '.join(unstable)}"
+        _say(f"{path} passes{but if unstable else ''}")
+        return 0
+    played = play(app, header, entries, dict(words.secret))
+    if played.difference is None:
+        end = "" if played.is_whole else ", up to where the recording was cut off"
+        _say(f"{played.events} events, {played.frames} frames: the same{end}")
+        return 0
+    _say(f"after {played.frames} frames that are the same, {played.difference.describe()}")
+    masked = {name for entry in entries for name in entry.secrets} - dict(words.secret).keys()
+    if masked:
+        _complain(
+            "what was typed in secret is masked in the recording, and the app got that now; if it "
+            f"needs the secret, give it: --secret {min(masked)}"
+        )
+    return 1
+
+
+def _secret(word: str) -> tuple[str, str]:
+    name, is_given, value = word.partition("=")
+    return name, value if is_given else getpass(f"{name}: ")
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - a command speaks so
+
+
+def _complain(text: str) -> None:
+    print(f"cacao: {text}", file=sys.stderr)  # noqa: T201 - the same
 
 
 def _port(word: str) -> int:
@@ -77,12 +181,14 @@ def _port(word: str) -> int:
     return port
 
 
-def _find_app(target: str) -> App:
+def _find_app(target: str) -> tuple[App, str]:
+    """Find an app, and how it is to be named so that it is found again."""
     where, colon, name = target.rpartition(":")
     if not colon:
         where, name = target, ""
     module = _import(where)
-    return _app_called(name, module, where) if name else _only_app(module, where)
+    name = name or _only_name(module, where)
+    return _app_called(name, module, where), f"{where}:{name}"
 
 
 def _app_called(name: str, module: ModuleType, where: str) -> App:
@@ -93,14 +199,14 @@ def _app_called(name: str, module: ModuleType, where: str) -> App:
     raise _NoAppError(f"{where} has {what}; {_next_step(module, where)}")
 
 
-def _only_app(module: ModuleType, where: str) -> App:
+def _only_name(module: ModuleType, where: str) -> str:
     apps = _apps(module)
     if _DEFAULT_NAME in apps:
-        return apps[_DEFAULT_NAME]
+        return _DEFAULT_NAME
     if len(set(apps.values())) != 1:
         count = len(apps) or "no"
         raise _NoAppError(f"{where} makes {count} Apps; {_next_step(module, where)}")
-    return next(iter(apps.values()))
+    return next(iter(apps))
 
 
 def _next_step(module: ModuleType, where: str) -> str:
