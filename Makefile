@@ -15,13 +15,15 @@ EXAMPLE ?= counter
 PAGES := $(wildcard examples/*/page)
 
 # Every branch of these is covered by a test.
-CORE := errors limits protocol equality registry graph store reactive items streams shared pace \
+CORE := errors clock limits protocol equality registry graph store reactive items streams shared pace \
   async_effect resource payloads lanes options middleware threads events dispatch lifetimes \
   background finishing allowance tokens wakeup reports outbox exchange survival session hello roster runtime errands turns hosting watchdog origins \
   hardening/__init__ hardening/shutdown hardening/connections hardening/inbox hardening/requests \
   hardening/websockets storage/seam storage/memory storage/sqlite storage/redis storage/opening storage/write_behind \
   stored replica outage replication channel handover parking persistence \
-  peer hosts gate headers authentication cookies asgi cli
+  peer hosts gate headers authentication cookies asgi cli \
+  recording/door recording/sealed recording/names recording/secrets recording/disguise recording/tape \
+  recording/recorder recording/replay recording/script recording/as_test
 COVERED := $(shell echo $(CORE:%=cacao/%.py) | tr ' ' ',')
 
 .PHONY: run test test-client test-python lint format bench docs clean chromium redis
@@ -42,7 +44,7 @@ lint: $(VENV)/.dev client/node_modules/.package-lock.json
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	set -e; for each in $(dir $(PAGES)); do MYPYPATH=$$each $(BIN)/mypy $$each; done
+	set -e; for each in examples/*/; do MYPYPATH=$$each $(BIN)/mypy $$each; done
 	cd client && npm run --silent lint
 
 format: $(VENV)/.dev client/node_modules/.package-lock.json
@@ -53,6 +55,7 @@ format: $(VENV)/.dev client/node_modules/.package-lock.json
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/reactive.py
 	$(BIN)/python benchmarks/testing.py
+	$(BIN)/python benchmarks/harnesses.py
 	$(BIN)/python benchmarks/server.py
 	$(BIN)/python benchmarks/broadcast.py
 	$(BIN)/python benchmarks/watchdog.py

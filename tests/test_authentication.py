@@ -122,8 +122,8 @@ async def test_the_async_client_is_refused_and_let_in_by_the_same_function() -> 
             pass
     async with AsyncTestClient(app, cookies={"user": "ada"}) as ada:
         with pytest.raises(ConnectionClosed, match="4401"):
-            await ada.another()
-        bob = await ada.another(cookies={"user": "bob"})
+            await ada.user()
+        bob = await ada.user(cookies={"user": "bob"})
         await ada.send("whoami")
         await bob.send("whoami")
     assert seen_by(app) == ["ada", "bob"]

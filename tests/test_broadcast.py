@@ -310,7 +310,7 @@ def test_two_clients_of_one_app_see_one_value_after_each_call() -> None:
 async def test_two_async_clients_see_one_value_after_each_call() -> None:
     room = Room()
     async with AsyncTestClient(room.app) as ada:
-        bob = await ada.another()
+        bob = await ada.user()
         for number in (1, 2, 3):
             await ada.send("enter")
             assert bob.state["visitors"] == number

@@ -53,7 +53,7 @@ class Works:
             client.advance(job.arrival - client.time)
             more = first if n == 0 else {}
             client.send("work", {"n": n, **job._asdict(), "seconds": job.duration, **more})
-        expected = client.raises(ValueError) if "fails" in first else nullcontext()
+        expected = client.expect_error(ValueError) if "fails" in first else nullcontext()
         with expected:
             client.advance(100)
         return [self.fate(client, n) for n in range(len(jobs))]
@@ -242,10 +242,10 @@ def test_what_a_handler_raises_while_it_is_cancelled_is_reported() -> None:
 
     client = TestClient(app)
     client.send("work")
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.send("work")
     assert client.result(1).code == "handler_error"  # type: ignore[union-attr]
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.advance(5)
 
 
@@ -416,7 +416,7 @@ def test_a_deadline_counts_from_the_start_and_not_from_the_arrival() -> None:
 def test_a_key_that_fails_is_the_authors_error(key: Any) -> None:
     works = Works(key=key)
     client = TestClient(works.app)
-    with client.raises((KeyError, TypeError)):
+    with client.expect_error((KeyError, TypeError)):
         result = client.send("work", n=0, seconds=1)
     assert result is not None
     assert result.code == "handler_error"

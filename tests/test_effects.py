@@ -119,7 +119,7 @@ def test_a_plain_effect_that_fails_is_reported_and_runs_again() -> None:
         search.entries.append(search.query.value)
 
     client = TestClient(search.app)
-    with client.raises(ZeroDivisionError):
+    with client.expect_error(ZeroDivisionError):
         client.send("query:input", value="bad")
     client.send("query:input", value="good")
     assert search.entries == ["", "good"]
@@ -274,7 +274,7 @@ def test_an_async_effect_that_fails_is_reported_and_begins_anew(seconds: float) 
 
     client = TestClient(search.app)
     client.advance(2)
-    with client.raises(ZeroDivisionError):
+    with client.expect_error(ZeroDivisionError):
         client.send("query:input", value="bad")
         client.advance(2)
     client.send("query:input", value="good")
@@ -298,7 +298,7 @@ def test_an_effect_that_fails_while_it_is_cancelled_is_reported() -> None:
                     raise ZeroDivisionError
 
     client = TestClient(search.app)
-    with client.raises(ExceptionGroup):
+    with client.expect_error(ExceptionGroup):
         client.send("query:input", value="a")
     client.send("query:input", value="b")
 
@@ -430,7 +430,7 @@ def test_an_error_is_state_and_is_reported_and_the_last_value_stays() -> None:
     search.app.on_error(reports.append)
     client = TestClient(search.app)
     client.advance(1)
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.send("query:input", value="bad")
         client.advance(1)
     (report,) = reports
@@ -467,7 +467,7 @@ def test_handlers_and_computed_signals_read_a_resource() -> None:
     client.send("look")
     assert search.entries == ["find ''", "None True None", "[''] False None"]
     assert (client.state["spinner"], client.state["trouble"]) == (False, False)
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         client.send("query:input", value="bad")
         client.advance(1)
     assert client.state["trouble"] is trouble.get(client.session) is True

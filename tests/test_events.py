@@ -256,7 +256,7 @@ def test_a_binding_of_no_type_that_json_knows_takes_anything(default: object) ->
 def test_a_plain_function_around_an_async_one_is_told_from_one_that_works() -> None:
     client = TestClient(app := App())
     app.on("go")(lambda: waits())
-    with client.raises(DeclarationError) as caught:
+    with client.expect_error(DeclarationError) as caught:
         client.send("go")
     assert "'go' is a plain function that returns a coroutine" in str(caught.value)
 

@@ -739,6 +739,37 @@ async def test_an_app_can_give_up_a_client_that_does_not_read() -> None:
     assert call.outgoing.empty()
 
 
+@on_asyncio
+async def test_a_message_that_one_task_takes_back_is_no_failure_to_the_next_that_sends() -> None:
+    bridge = Bridge()
+    scope_of_writer = trio.CancelScope()
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_twice, send)
+            await bridge.in_trio.wait()
+            scope_of_writer.cancel()
+            await send(_LAST["websocket"])  # waits for the message that is about to be taken back
+
+    async def send_twice(send: Send) -> None:
+        with scope_of_writer:
+            await send({"type": "websocket.send", "text": "in flight"})
+            bridge.in_asyncio.set()
+            await send({"type": "websocket.send", "text": "waiting"})
+
+    call = open_call(host(with_lifespan(serve)), "websocket")
+    call.taking_messages.clear()
+    await bridge.in_asyncio.wait()
+    await turns()
+    bridge.in_trio.set()
+    await until(lambda: call.taken_back)
+    call.taking_messages.set()
+    await call.task
+    assert call.taken_back == 1
+    assert await call.get() == "websocket.close"
+    assert call.outgoing.empty()
+
+
 @pytest.mark.parametrize("sends", [1, 2])
 @on_asyncio
 async def test_a_cancelled_call_leaves_no_message_on_its_way(sends: int) -> None:

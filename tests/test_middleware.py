@@ -96,7 +96,7 @@ def test_it_stands_around_everything_that_answers(
 def test_it_sees_what_the_handler_raises() -> None:
     notes: list[object] = []
     client = TestClient(app_with(noting(notes, "a")))
-    with client.raises(ValueError):
+    with client.expect_error(ValueError):
         assert code(client, "fail") == "handler_error"
     assert notes[-1] == "a: ValueError('on purpose')"
 
@@ -106,7 +106,7 @@ def test_what_it_raises_itself_is_the_authors_error() -> None:
         raise KeyError(event.name)
 
     client = TestClient(app_with(broken))
-    with client.raises(KeyError):
+    with client.expect_error(KeyError):
         assert code(client, "now", n=1) == "handler_error"
 
 
@@ -292,7 +292,7 @@ def test_log_writes_a_line_for_each_event(caplog: pytest.LogCaptureFixture) -> N
         client.send("save", seconds=1.5)
         client.advance(2)
         client.send("now")
-        with client.raises(ValueError):
+        with client.expect_error(ValueError):
             client.send("fail")
     records = [record for record in caplog.records if record.name == "cacao.events"]
     assert [record.getMessage() for record in records] == [

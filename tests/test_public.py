@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import cacao
+import cacao.clock
 import cacao.middleware
 import cacao.testing
 from cacao import App, Computed, Registry, Session, Signal, server
@@ -24,7 +25,7 @@ def listed(section: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
-@pytest.mark.parametrize("module", [cacao, cacao.testing, cacao.middleware])
+@pytest.mark.parametrize("module", [cacao, cacao.clock, cacao.testing, cacao.middleware])
 def test_the_public_names_are_those_of_the_reference(module: Any) -> None:
     assert listed(module.__name__) == set(module.__all__)
     for name in module.__all__:

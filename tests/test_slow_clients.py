@@ -84,6 +84,10 @@ class Page:
         self.characters = 0
         self._socket = socket
 
+    async def greet(self) -> None:
+        """Say who it is."""
+        await self._send(*self.client.greeting())
+
     async def event(self, name: str, **data: object) -> None:
         """Send an event, and read nothing."""
         _, texts = self.client.send(name, data)
@@ -95,7 +99,7 @@ class Page:
             while not self.client.is_ready or not self.client.is_settled:
                 text = str(await self._socket.get_message())
                 self.characters += len(text)
-                await self._send(*self.client.receive(text))
+                await self._send(*self.client.hear(text))
 
     async def read_to_the_end(self) -> None:
         """Read until the server has closed."""
@@ -127,7 +131,7 @@ async def opened(server: Server, client: ResumingClient | None = None) -> AsyncI
             nursery, stream, HOST, "/ws", subprotocols=[SUBPROTOCOL], message_queue_size=1
         )
         page = Page(connection, client)
-        await connection.send_message(client.greeting())
+        await page.greet()
         await page.read()
         yield page
         nursery.cancel_scope.cancel()

@@ -401,7 +401,7 @@ async def test_leaving_ends_a_stream_at_once(*, is_paused: bool, autojump_clock:
             page.stall()
         await page.event("ask", id=1)
         await trio.sleep(1)
-        page.connection.flowing.set()
+        page.connection.release()
         await page.leave()
         assert not running.runtime.sessions
         assert chat.is_closed

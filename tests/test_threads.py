@@ -113,7 +113,7 @@ def test_touching_a_signal_from_a_thread_is_refused(desk: Desk, touch: Any) -> N
     client = TestClient(desk.app)
     desk.then = lambda session: touch(desk, session)
     desk.let_go.set()
-    with client.raises(ReactiveError) as caught:
+    with client.expect_error(ReactiveError) as caught:
         client.send("report")
         client.wait(lambda: client.result(1))
     assert "handler of event 'report' runs in a thread" in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_thread_does_not_take_what_is_being_evaluated_for_its_own(desk: Desk) 
     desk.then = lambda session: try_and_tell(then, session, ended)
     desk.app.on("compute")(lambda session: held.get(session))
     send(desk, client)
-    with client.raises(ReactiveError):
+    with client.expect_error(ReactiveError):
         client.send("compute")
         client.wait(lambda: client.result(1))
     assert isinstance(desk.outcome[0], ReactiveError)
@@ -192,7 +192,7 @@ def test_what_an_abandoned_thread_raises_is_reported(desk: Desk) -> None:
     desk.then = lambda _: 1 // 0
     abandon(desk, client)
     desk.let_go.set()
-    with client.raises(ZeroDivisionError) as caught:
+    with client.expect_error(ZeroDivisionError) as caught:
         client.wait(lambda: caught.values)
 
 

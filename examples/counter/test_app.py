@@ -29,7 +29,8 @@ def test_the_name_field_greets() -> None:
 
 
 def test_two_users_count_apart() -> None:
-    ada, bob = TestClient(app), TestClient(app)
+    client = TestClient(app)
+    ada, bob = client.user("Ada"), client.user("Bob")
     ada.send("increment")
     assert ada.state["count"] == 1
     assert bob.state["count"] == 0

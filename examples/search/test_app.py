@@ -9,91 +9,84 @@ from database import Bar
 from cacao.testing import TestClient
 
 
-class SlowFind:
-    """Stands for `app.find`: takes two virtual seconds, and notes what became of each search."""
-
-    def __init__(self) -> None:
-        self.fates: list[tuple[str, str]] = []
-
-    async def __call__(self, text: str) -> list[Bar]:
-        fate = "cancelled"
-        try:
-            await trio.sleep(2)
-            fate = "done"
-            return [Bar(name=text, cocoa=70, rating=5.0)]
-        finally:
-            self.fates.append((text, fate))
-
-
 @pytest.fixture
-def find(monkeypatch: pytest.MonkeyPatch) -> SlowFind:
-    find = SlowFind()
+def slow_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `app.find` take two virtual seconds, and find one bar."""
+
+    async def find(text: str) -> list[Bar]:
+        await trio.sleep(2)
+        return [Bar(name=text, cocoa=70, rating=5.0)]
+
     monkeypatch.setattr("app.find", find)
-    return find
 
 
-def test_a_search_shows_what_it_found(find: SlowFind) -> None:
+@pytest.mark.usefixtures("slow_find")
+def test_a_search_shows_what_it_found() -> None:
     client = TestClient(app)
     client.send("search", text="dark")
-    assert fate(client, 1) == "running"
+    assert client.runs("search") == [("dark", "running")]
     client.advance(2)
-    assert fate(client, 1) == "done"
+    assert client.runs("search") == [("dark", "done")]
     assert client.state["bars"] == [{"name": "dark", "cocoa": 70, "rating": 5.0}]
     assert client.state["answered"] == "dark"
 
 
-def test_the_newest_search_cancels_the_one_before(find: SlowFind) -> None:
-    client = TestClient(app)
-    client.send("search", text="da")
-    client.advance(1.5)
-    client.send("search", text="dark")
-    assert fate(client, 1) == "superseded"
-    assert find.fates == [("da", "cancelled")]
-    client.advance(2)
-    assert fate(client, 2) == "done"
-    assert client.state["answered"] == "dark"
-
-
-def test_of_ten_quick_keystrokes_only_the_last_is_answered(find: SlowFind) -> None:
+@pytest.mark.usefixtures("slow_find")
+def test_of_ten_quick_keystrokes_only_the_last_is_answered() -> None:
     client = TestClient(app)
     for end in range(1, 11):
         client.send("search", text="dark ghana"[:end])
         client.advance(0.1)
     client.advance(2)
-    assert [fate(client, number) for number in range(1, 11)] == ["superseded"] * 9 + ["done"]
-    assert answers(client) == ["dark ghana"]
+    *earlier, last = client.runs("search")
+    assert [fate for _, fate in earlier] == ["superseded"] * 9
+    assert last == ("dark ghana", "done")
+    assert client.never_saw(answered="dark ghan")
 
 
-def test_an_empty_field_ends_the_search_and_shows_nothing(find: SlowFind) -> None:
+@pytest.mark.usefixtures("slow_find")
+def test_an_empty_field_ends_the_search_and_shows_nothing() -> None:
     client = TestClient(app)
     client.send("search", text="dark")
     client.advance(2)
     client.send("search", text="dark g")
     client.send("search", text="")
-    assert (fate(client, 2), fate(client, 3)) == ("superseded", "done")
+    assert client.runs("search")[1:] == [("dark g", "superseded"), ("", "done")]
     assert client.state["bars"] == []
 
 
-def test_stop_ends_the_search_and_keeps_what_is_shown(find: SlowFind) -> None:
+@pytest.mark.usefixtures("slow_find")
+def test_stop_ends_the_search_and_keeps_what_is_shown() -> None:
     client = TestClient(app)
     client.send("search", text="dark")
     client.advance(2)
     client.send("search", text="milk")
     client.send("stop")
-    assert fate(client, 2) == "cancelled"
-    assert find.fates == [("dark", "done"), ("milk", "cancelled")]
+    assert client.runs("search") == [("dark", "done"), ("milk", "cancelled")]
     assert client.state["answered"] == "dark"
 
 
-def test_leaving_cancels_the_search_of_that_user_only(find: SlowFind) -> None:
-    ada, bob = TestClient(app), TestClient(app)
+@pytest.mark.usefixtures("slow_find")
+def test_leaving_cancels_the_search_of_that_user_only() -> None:
+    client = TestClient(app)
+    ada, bob = client.user("Ada"), client.user("Bob")
     ada.send("search", text="milk")
     bob.send("search", text="dark")
     ada.close()
-    bob.advance(0.5)
-    assert find.fates == [("milk", "cancelled")]
-    bob.advance(1.5)
-    assert find.fates == [("milk", "cancelled"), ("dark", "done")]
+    client.advance(2)
+    assert client.runs("search") == [("milk", "cancelled"), ("dark", "done")]
+
+
+@pytest.mark.usefixtures("slow_find")
+def test_a_search_goes_on_while_its_user_is_in_a_tunnel() -> None:
+    client = TestClient(app)
+    client.send("search", text="dark")
+    client.network.drop()
+    client.advance(30)
+    client.network.restore()
+    assert client.resumed
+    assert client.state["answered"] == "dark"
+    assert client.delivered_once("search")
 
 
 def test_the_database_finds_the_best_bars(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,20 +103,20 @@ def test_a_cancelled_search_has_really_ended_its_query() -> None:
     client.wait(lambda: database.running == ["dark"])
     client.send("search", text="milk")
     client.wait(lambda: database.running == ["milk"])
-    assert fate(client, 1) == "superseded"
     client.send("stop")
-    client.wait(lambda: client.result(2))
-    assert fate(client, 2) == "cancelled"
+    client.settle()
+    assert client.runs("search") == [("dark", "superseded"), ("milk", "cancelled")]
     assert database.running == []
 
 
 def test_no_query_runs_on_when_its_user_has_left() -> None:
-    ada, bob = TestClient(app), TestClient(app)
+    client = TestClient(app)
+    ada = client.user("Ada")
     ada.send("search", text="dark")
-    bob.wait(lambda: database.running == ["dark"])
+    client.wait(lambda: database.running == ["dark"])
     ada.close()
-    bob.advance(0.5)
-    bob.wait(lambda: database.running == [], timeout=1)  # a query would take two
+    client.advance(0.5)
+    client.wait(lambda: database.running == [], timeout=1)  # a query would take two
 
 
 def test_the_page_shows_how_many_queries_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +124,3 @@ def test_the_page_shows_how_many_queries_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(database, "running", ["dark", "milk"])
     client.advance(0.1)
     assert client.state["running"] == 2
-
-
-def fate(client: TestClient, number: int) -> str:
-    """Tell what became of this client's first event, second event, ...: as the page's chips do."""
-    result = client.result(number)
-    if result is None:
-        return "running"
-    return "done" if result.ok else str(result.code)
-
-
-def answers(client: TestClient) -> list[str]:
-    """List the texts whose answers the page was sent, in order."""
-    changes = [message.get("changes", {}) for message in client.messages]
-    return [change["answered"] for change in changes if "answered" in change]
