@@ -14,16 +14,22 @@ if TYPE_CHECKING:
     from cacao.testing.client import TestClient
     from cacao.testing.hand_pump import SpinningError
     from cacao.testing.leaks import LeakError
+    from cacao.testing.line import Frame
     from cacao.testing.live_client import LiveClient
+    from cacao.testing.network import Network
     from cacao.testing.page import Page, PageError
     from cacao.testing.rest import UnsettledError
+    from cacao.testing.runs import Delivery
     from cacao.testing.unread import Caught
 
 __all__ = [
     "AsyncTestClient",
     "Caught",
+    "Delivery",
+    "Frame",
     "LeakError",
     "LiveClient",
+    "Network",
     "Page",
     "PageError",
     "SpinningError",
@@ -34,8 +40,11 @@ __all__ = [
 _HOMES = {
     "AsyncTestClient": "cacao.testing.async_client",
     "Caught": "cacao.testing.unread",
+    "Delivery": "cacao.testing.runs",
+    "Frame": "cacao.testing.line",
     "LeakError": "cacao.testing.leaks",
     "LiveClient": "cacao.testing.live_client",
+    "Network": "cacao.testing.network",
     "Page": "cacao.testing.page",
     "PageError": "cacao.testing.page",
     "SpinningError": "cacao.testing.hand_pump",
