@@ -177,9 +177,9 @@ class Derived(Valued):
     _takes_session: bool
 
 
-def saved(node: Node) -> Saved:
-    """Return what a journal keeps of a node."""
-    return node.state, node.value, node.failure, node.deps
+def _keep(node: Node, in_journal: Journal) -> None:
+    """Let an open batch keep what a node is, before it is anything else for the first time."""
+    in_journal.nodes.setdefault(node, (node.state, node.value, node.failure, node.deps))
 
 
 def link(cell: Cell, node: Node) -> None:
@@ -244,13 +244,15 @@ def mark(subs: Iterable[Node]) -> list[Node]:
             state = sub.state
             if state <= CLEAN:
                 if journal is not None:
-                    journal.nodes.setdefault(sub, saved(sub))
+                    _keep(sub, journal)
                 sub.state = colour
                 if sub.watch:
                     watchers.append(sub)
                 if sub.subs:
                     todo.append(sub.subs)
             elif state < colour:
+                if journal is not None:
+                    _keep(sub, journal)
                 sub.state = colour
             elif state == RUNNING:
                 _mark_running(sub)
@@ -260,7 +262,7 @@ def mark(subs: Iterable[Node]) -> list[Node]:
 
 def _mark_running(effect: Node) -> None:
     if journal is not None:
-        journal.nodes.setdefault(effect, saved(effect))
+        _keep(effect, journal)
     effect.state = RUNNING_STALE
 
 
@@ -268,6 +270,8 @@ def _tell_consumers(node: Node) -> None:
     """Make consumers that only were in doubt run again: `node` did change."""
     for sub in node.subs or ():
         if sub.state == CHECK:
+            if journal is not None:
+                _keep(sub, journal)
             sub.state = DIRTY
         elif sub.state == CHECKING:
             sub.state = CHECKING_DIRTY
@@ -287,7 +291,7 @@ def recompute(node: Node) -> None:
         _tell_consumers(node)
         return
     if journal is not None:
-        journal.nodes.setdefault(node, saved(node))
+        _keep(node, journal)
     old, old_deps = node.value, node.deps
     caller = node.caller = observer
     node.depth = 1 if caller is None else caller.depth + 1
@@ -345,7 +349,7 @@ def _check(node: Node) -> None:
     The walk has a stack of its own, so a chain that was evaluated before never recurses.
     """
     stack: list[tuple[Node, Iterator[Any]]] = []
-    node.state = CHECKING
+    _begin_check(node)
     deps: Iterator[Any] = iter(node.deps)
     try:
         while True:
@@ -353,7 +357,7 @@ def _check(node: Node) -> None:
             if below is not None:
                 stack.append((node, deps))
                 node, deps = below, iter(below.deps)
-                node.state = CHECKING
+                _begin_check(node)
                 continue
             if node.state == CHECKING:
                 node.state = CLEAN if node.failure is None else FAILED
@@ -369,6 +373,12 @@ def _check(node: Node) -> None:
             if checked.state >= CHECKING:
                 checked.state = CHECK if checked.state == CHECKING else DIRTY
         raise
+
+
+def _begin_check(node: Node) -> None:
+    if journal is not None:
+        _keep(node, journal)
+    node.state = CHECKING
 
 
 def _first_in_doubt(node: Node, deps: Iterator[Any]) -> Node | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import traceback
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from cacao.reactive import (
 from cacao.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cacao.registry import Declaration
 
@@ -544,3 +545,42 @@ def test_untracked_outside_of_everything_just_calls(session: Store) -> None:
 
 def test_peek_outside_of_everything_reads(session: Store) -> None:
     assert Computed(lambda: 3).peek(session) == 3
+
+
+# --- A batch that fails, over what was in doubt before ----------------------------------------
+
+
+def undone(*acts: Callable[[], object]) -> None:
+    """Do all of it in a batch, which then fails."""
+    with suppress(ZeroDivisionError), batch():
+        for act in acts:
+            act()
+        raise ZeroDivisionError
+
+
+def test_what_a_failed_batch_found_unchanged_is_in_doubt_again(session: Store) -> None:
+    source = Signal(0)
+    middle = Computed(source.get)
+    outer = Computed(lambda s: middle.get(s) * 10)
+    outermost = Computed(lambda s: outer.get(s) + 1)
+    assert outermost.get(session) == 1
+    source.set(session, 1)
+    undone(lambda: source.set(session, 0), lambda: outermost.get(session))
+    assert (outer.get(session), outermost.get(session)) == (10, 11)
+
+
+def test_what_only_a_failed_batch_has_changed_needs_no_run(session: Store) -> None:
+    source, other = Signal(0), Signal(0)
+    runs: list[int] = []
+    parity = Computed(lambda s: source.get(s) % 2)
+
+    @Computed
+    def outer(s: Store) -> None:
+        runs.append(parity.get(s) + other.get(s))
+
+    outer.get(session)
+    source.set(session, 2)  # `outer` is in doubt
+    undone(lambda: other.set(session, 1))
+    undone(lambda: source.set(session, 1), lambda: parity.get(session))
+    outer.get(session)
+    assert runs == [0]
