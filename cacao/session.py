@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
@@ -341,7 +342,7 @@ class Session(Store):
         self.peer = connection.peer
         background = None
         try:
-            with trio.CancelScope() as exchange.reading:
+            with suppress(ConnectionClosed), trio.CancelScope() as exchange.reading:
                 background = await self._until_begun()
                 if background is not None and self._dispatch is not None:
                     await background.run_hooks("on_connect")
@@ -349,8 +350,6 @@ class Session(Store):
                     await exchange.read(connection, self._dispatch)
             if self._is_draining:
                 await self._answer_the_last()
-        except ConnectionClosed:
-            pass
         finally:
             await self._let_connection_go(connection, background)
         return exchange.closing
@@ -373,6 +372,7 @@ class Session(Store):
         """Give the events under way a while to end, and send what they have to say."""
         with trio.move_on_after(self._limits.drain_timeout, shield=True):
             await self._exchange.until_flushed(self._is_busy)
+            await self.until_idle()  # the connection may be lost, and they are not
 
     def _is_busy(self) -> bool:
         return self._is_pending or (self._dispatch is not None and bool(self._dispatch.under_way))

@@ -4,7 +4,8 @@ A token is 192 random bits, apart from the session's public id. The server keeps
 and finds the session by that: how long the search takes tells nothing about any token.
 
 Each `init` brings a new one. The older ones hold until the client has shown that the newer has
-come: an `init` that was lost on its way must not cost the session.
+come: an `init` that was lost on its way must not cost the session. Nor must a connection that comes
+late, from another process perhaps, and shows an older token: the newer ones hold, too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from hashlib import blake2b
 
 __all__ = ["Tokens", "digest_of"]
 
-# Older tokens that may be valid, of several `init`s that were sent to one connection.
-_HELD = 3
+# Tokens that may be valid at once: of `init`s that were lost, or sent to who came late.
+_HELD = 16
 
 
 def digest_of(token: str) -> bytes:
@@ -43,9 +44,10 @@ class Tokens:
         self.session_id = session_id
 
     def issue(self) -> str:
-        """Make the next token. Those before hold on, until `confirm`; a few of them."""
+        """Make the next token. Those before hold on: the oldest, and some of the others."""
         token = secrets.token_urlsafe(24)
-        self.accept((*self.digests[-_HELD:], digest_of(token)))
+        known, others = self.digests[:1], self.digests[1:]
+        self.accept((*known, *others[2 - _HELD :], digest_of(token)))
         return token
 
     def accept(self, digests: tuple[bytes, ...]) -> None:
@@ -56,15 +58,14 @@ class Tokens:
             self._register[digest] = self.session_id
 
     def present(self, token: str) -> None:
-        """Note that the client has shown this one of its tokens: it knows no newer."""
+        """Note that the client has shown this one: those before are void. It may have a newer."""
         digest = digest_of(token)
         if digest in self.digests:
-            self._keep(digest)
+            self._void(self.digests.index(digest))
 
     def confirm(self) -> None:
         """Note that the client has the newest token: those before are void."""
-        if len(self.digests) > 1:
-            self._keep(self.digests[-1])
+        self._void(len(self.digests) - 1)
 
     def revoke(self) -> None:
         """Make all void."""
@@ -72,8 +73,9 @@ class Tokens:
             del self._register[digest]
         self.digests = ()
 
-    def _keep(self, kept: bytes) -> None:
-        for digest in self.digests:
-            if digest != kept:
+    def _void(self, count: int) -> None:
+        """Make so many void, the oldest ones."""
+        if count > 0:
+            for digest in self.digests[:count]:
                 del self._register[digest]
-        self.digests = (kept,)
+            self.digests = self.digests[count:]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HYPERCORN = [str(Path(sys.executable).parent / "hypercorn"), "app:asgi", "-b", "127.0.0.1:{port}"]
 """How a user serves the app of a folder."""
 
-_READY_SECONDS = 15
+_READY_SECONDS = 60  # four workers on a busy machine
 _RETRY_SECONDS = 0.02
 
 
@@ -85,7 +85,7 @@ def served(
         port: The port that `{port}` becomes, instead of a free one.
 
     Raises:
-        RuntimeError: If it ends, or does not listen within 15 seconds; with what it wrote.
+        RuntimeError: If it ends, or does not listen within 60 seconds; with what it wrote.
     """
     port = free_port() if port is None else port
     with (

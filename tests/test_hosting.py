@@ -49,7 +49,7 @@ class ServerCall:
     def __init__(self, asgi: ASGIApp, scope: Scope) -> None:
         self.incoming: asyncio.Queue[Message | Exception] = asyncio.Queue()
         self.outgoing: asyncio.Queue[Message] = asyncio.Queue()
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.fails_late = True
         self.received = 0
         self.taken_back = 0
@@ -863,6 +863,18 @@ async def test_a_failed_delivery_is_raised_by_the_next_send() -> None:
     await call.task
     assert raised == ["client is gone"]
     assert [call.outgoing.get_nowait()["text"]] == ["sent"]
+
+
+@on_asyncio
+async def test_a_delivery_that_its_server_cancels_is_an_error_that_says_so() -> None:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.send", "text": "lost"})
+        with pytest.raises(HostingError, match="was cancelled by asyncio code"):
+            await send({"type": "websocket.send", "text": "not sent"})
+
+    call = open_call(host(with_lifespan(serve)), "websocket")
+    call.failures.append(asyncio.CancelledError())
+    await call.task
 
 
 @on_asyncio

@@ -747,8 +747,11 @@ def test_leaving_stops_the_query_that_the_handler_waits_for() -> None:
     client.wait(lambda: client.result(1) is not None)
     assert client.result(1) is not None
     ended.clear()
+    runs = threading.Event()  # an interruption before that is none
+    database.set_progress_handler(runs.set, 1000)
     result = client.send("count", sql=ENDLESS)
     assert result is None
+    assert runs.wait(30)
     assert not ended.wait(0.05)  # it runs, and would run for ever
     client.close()
     assert ended.wait(5)

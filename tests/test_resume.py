@@ -381,13 +381,31 @@ async def test_an_init_that_was_lost_does_not_cost_the_session(autojump_clock: o
         page = await running.open_v1()
         await page.event("add", id=1)
         await drop(page)
-        for _ in range(3):  # each of them sends its init into nothing
+        for _ in range(20):  # each of them sends its init into nothing
             lost = await running.come_back(page)
             await drop(lost)
         again = await running.come_back(page)
         assert again.messages[0]["state"] == {"count": 1}
         assert outcome(again) == "rebuilt"
+        await again.send({"type": "beat"})
         assert outcome(await running.come_back(lost)) == "fresh"
+
+
+@pytest.mark.parametrize("times", [1, 14])
+async def test_connections_that_come_late_do_not_void_the_newer_token(
+    autojump_clock: object, times: int
+) -> None:
+    async with live(Shop().app) as running:
+        page = await running.open_v1()
+        await page.event("add", id=1)
+        await drop(page)
+        newer = await running.come_back(page)
+        await drop(newer)  # before it could say that it has the new token
+        for _ in range(times):  # opened before, and held up on their way
+            await drop(await running.come_back(page))
+        again = await running.come_back(newer)
+        assert again.messages[0]["state"] == {"count": 1}
+        assert outcome(again) == "rebuilt"
 
 
 async def test_a_user_cannot_take_up_the_session_of_another(autojump_clock: object) -> None:
@@ -712,6 +730,23 @@ async def test_a_drain_lets_handlers_end_and_then_closes(autojump_clock: object)
         assert not running.runtime.sessions
         refused = await running.open_v1()
         assert refused.close_code == 1012
+
+
+@pytest.mark.parametrize("is_lost_first", [False, True])
+async def test_a_drain_lets_handlers_end_whose_client_goes_in_that_moment(
+    autojump_clock: object, is_lost_first: bool
+) -> None:
+    shop = Shop()
+    async with live(shop.app) as running:
+        page = await running.open_v1()
+        for number in (1, 2):
+            await page.event("pay", {"seconds": 1}, id=number)
+        steps = [lambda: page.connection.hang_up(1006), running.runtime.drain]
+        for step in steps if is_lost_first else reversed(steps):
+            step()
+        await trio.sleep(2.1)
+        assert shop.diary.count("pay ends") == 2
+        assert not running.runtime.sessions
 
 
 async def test_a_drain_ends_what_waits_and_what_is_stalled(autojump_clock: object) -> None:

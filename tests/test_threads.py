@@ -5,6 +5,7 @@ Threads take real time; they wait for each other on `threading.Event`s, never fo
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -248,6 +249,6 @@ def test_an_error_after_the_run_of_the_app_is_logged(caplog: pytest.LogCaptureFi
     job = trio.run(make)
     job.abandon()
     with pytest.raises(ZeroDivisionError):
-        job.run()
+        contextvars.copy_context().run(job.run)  # as in a thread: it says whose session it is
     assert "handler failed, abandoned" in caplog.text
     assert "ZeroDivisionError" in caplog.text
