@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from cacao import App, ConnectionClosed, HostingError, Registry, Session, Signal
-from cacao.testing import SpinningError, TestClient
+from cacao.testing import AsyncTestClient, SpinningError, TestClient
 
 Handler = Callable[..., Any]
 
@@ -161,6 +161,31 @@ def test_the_plain_protocol_has_no_results_and_no_revisions() -> None:
     assert client.messages[1:] == [{"type": "update", "changes": {"count": 1}}]
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (3, r"event 'increment' carries fields, not 3; .* send\('increment', by=3\)"),
+        ({"by": {1}}, r"event 'increment' cannot carry {'by': \{1\}} as JSON: .* set"),
+    ],
+)
+def test_what_no_page_could_send_is_refused_and_was_never_sent(data: Any, message: str) -> None:
+    client = TestClient(Counter().app)
+    client.network.drop()
+    with pytest.raises(TypeError, match=message):
+        client.send("increment", data)
+    client.network.restore()
+    client.send("increment")
+    assert client.runs("increment") == [({}, "done")]
+    assert client.delivered_once("increment")
+
+
+def test_what_is_no_text_is_not_sent_as_one() -> None:
+    client = TestClient(Counter().app)
+    with pytest.raises(TypeError, match=r"a client sends text, not {'type': 'beat'}"):
+        client.send_text({"type": "beat"})  # type: ignore[arg-type]
+    assert [frame.direction for frame in client.frames] == ["sent", "received"]
+
+
 # --- Worlds ------------------------------------------------------------------------------------
 
 
@@ -234,6 +259,13 @@ def test_a_second_client_must_have_the_seed_of_the_first() -> None:
         TestClient(app, seed=2)
     client.close()
     TestClient(app, seed=2)
+
+
+def test_a_client_is_shown_by_its_name() -> None:
+    client = TestClient(Counter().app)
+    assert repr(client) == "<TestClient 'client 1'>"
+    assert repr(client.user("alice").tab()) == "<TestClient 'alice, tab 2'>"
+    assert repr(AsyncTestClient(Counter().app)) == "<AsyncTestClient>"  # it has not come in yet
 
 
 # --- Where it can be used ----------------------------------------------------------------------

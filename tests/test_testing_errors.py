@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from cacao import App, Session
+from cacao import App, HostingError, Session
 from cacao.testing import TestClient
 
 
@@ -185,3 +185,25 @@ def test_an_error_outside_of_all_sessions_can_be_expected() -> None:
     with client.expect_error(ValueError, match="no tick") as caught:
         client.advance(2)
     assert len(caught.values) == 2
+
+
+@pytest.mark.parametrize("kinds", [ValueError("no luck"), "ValueError", (KeyError, None)])
+def test_what_is_no_class_of_errors_cannot_be_expected(kinds: Any) -> None:
+    client = TestClient(Failing().app)
+    with pytest.raises(TypeError, match="expect_error needs an exception class"):
+        client.expect_error(kinds)
+
+
+def test_what_ends_a_program_comes_out_of_a_handler_as_it_was_raised() -> None:
+    app = App()
+
+    @app.on("skip")
+    async def skip() -> None:
+        await trio.lowlevel.checkpoint()
+        pytest.skip("not on this machine")
+
+    client = TestClient(app)
+    with pytest.raises(pytest.skip.Exception, match="not on this machine"):
+        client.send("skip")
+    with pytest.raises(HostingError, match="it ended with not on this machine"):
+        client.send("skip")

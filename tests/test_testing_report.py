@@ -196,6 +196,16 @@ def test_each_frame_is_shown_with_what_it_changed() -> None:
     ]
 
 
+def test_heartbeats_do_not_crowd_out_what_happened() -> None:
+    app = Shop().app
+    client = TestClient(app).user("alice")
+    client.send("increment")
+    client.advance(600)
+    told = lines_of(report(app), "alice")
+    assert "  0 s → event #1 increment {}" in told
+    assert not any("beat" in line for line in told)
+
+
 def test_what_a_client_shows_and_the_server_has_not_is_told_with_the_reason() -> None:
     app = Shop().app
     alice = TestClient(app).user("alice")
@@ -393,7 +403,7 @@ def test_refused():
 
 def test_inside():
     client = TestClient(app)
-    client.send("divide", by=object())
+    client.result("one")
 
 
 def test_two_apps():

@@ -259,6 +259,8 @@ async def test_never_saw_has_to_be_asked_something(opens: Opens) -> None:
     async with opens(Library().app) as t:
         with pytest.raises(TypeError, match=r"needs a text, or values as in never_saw\(count=3\)"):
             t.never_saw()
+        with pytest.raises(TypeError, match="not 3"):
+            t.never_saw(3)  # type: ignore[arg-type]
 
 
 # --- Frames and sessions -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,12 @@ def test_time_goes_forward_by_a_finite_amount(seconds: float) -> None:
     client = TestClient(App())
     with pytest.raises(ValueError, match="0 or more seconds"):
         client.advance(seconds)
+
+
+def test_what_is_no_number_of_seconds_is_refused_with_an_example() -> None:
+    client = TestClient(App())
+    with pytest.raises(TypeError, match=r"as in advance\(86_400\), not by datetime.timedelta"):
+        client.advance(timedelta(days=1))  # type: ignore[arg-type]
 
 
 # --- A day in seconds ------------------------------------------------------------------------

@@ -226,6 +226,18 @@ async def test_together_does_not_nest(opens: Opens) -> None:
 
 
 @in_both
+async def test_within_together_the_app_does_not_run(opens: Opens) -> None:
+    async with opens(Shop().app) as t:
+        async with t.together():
+            await t.send("add")
+            for word, *given in (("advance", 1), ("settle",), ("wait", lambda: True)):
+                with pytest.raises(RuntimeError, match="within together"):
+                    await getattr(t, str(word))(*given)
+            assert t.state["count"] == 0
+        assert t.state["count"] == 1
+
+
+@in_both
 async def test_a_failure_within_together_leaves_a_client_that_goes_on(opens: Opens) -> None:
     async with opens(Shop().app) as t:
         with suppress(KeyError):

@@ -323,6 +323,11 @@ def test_a_way_that_is_not_installed_names_what_to_install(monkeypatch: pytest.M
                 TestClient(app, via=via)  # type: ignore[arg-type]
 
 
+def test_a_way_that_there_is_not_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"via='sock' is no way .*'memory', 'socket', 'browser'"):
+        TestClient(App(), via="sock")  # type: ignore[arg-type]
+
+
 def test_a_client_of_an_open_world_cannot_go_another_way() -> None:
     app, _ = counter()
     _first = TestClient(app)

@@ -208,16 +208,19 @@ class AsyncTestClient(ClientView):
 
     async def settle(self) -> None:
         """Let the app come to rest, threads included; see `TestClient.settle`."""
+        self._stage.refuse_together()
         for _ in self._stage.wait_for_threads():
             await self._settle()
 
     async def advance(self, seconds: float) -> None:
         """Let time pass on the test's clock; see `TestClient.advance`."""
+        self._stage.refuse_together()
         await self._pass_time(seconds)
         self._stage.unread.raise_unread()
 
     async def wait(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109 -- real seconds: trio's deadlines are on the virtual clock
         """Let real time pass until something holds; see `TestClient.wait`."""
+        self._stage.refuse_together()
         give_up = time.monotonic() + timeout
         await self._settle()
         while not predicate():

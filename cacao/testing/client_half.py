@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from cacao.protocol import ErrorCode, Result
 
-__all__ = ["ClientHalf", "Sent"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ClientHalf", "Sent", "event_data"]
 
 
 @dataclass(eq=False, slots=True)
@@ -173,6 +176,25 @@ class ClientHalf:
             )
         self._running.clear()
         self._waiting.clear()
+
+
+def event_data(name: str, data: dict[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what an event carries, and see that a page could send it.
+
+    Raises:
+        TypeError: `data` is no dict, or something in it is nothing of JSON's.
+    """
+    if not isinstance(data, dict | None):
+        raise TypeError(
+            f"event {name!r} carries fields, not {data!r}; give a dict or keywords, as in "
+            f"send({name!r}, by=3)"
+        )
+    together = {**(data or {}), **fields}
+    try:
+        orjson.dumps(together)
+    except TypeError as error:
+        raise TypeError(f"event {name!r} cannot carry {together!r} as JSON: {error}") from None
+    return together
 
 
 def _text(message: dict[str, Any]) -> str:

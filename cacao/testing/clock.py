@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cacao.testing.seat import Seat
 
-__all__ = ["StepClock", "pass_time"]
+__all__ = ["StepClock", "check_seconds", "pass_time"]
 
 # A deadline within a nanosecond after the target counts as reached: 0.1 + 0.1 + 0.1 > 0.3.
 _TOLERANCE = 1e-9
@@ -120,6 +120,19 @@ class StepClock(trio.abc.Clock, trio.abc.Instrument):
         await trio.lowlevel.wait_task_rescheduled(abort)
 
 
+def check_seconds(seconds: float) -> None:
+    """Refuse what time cannot be advanced by.
+
+    Raises:
+        TypeError: `seconds` is no number.
+        ValueError: It is negative or not finite.
+    """
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"time is advanced by seconds, as in advance(86_400), not by {seconds!r}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
+
+
 async def pass_time(
     seconds: float, rest: Callable[[], Awaitable[None]], *, is_in_memory: bool
 ) -> None:
@@ -133,10 +146,9 @@ async def pass_time(
         is_in_memory: Whether what is blocked is at rest, for there is nothing but this run.
 
     Raises:
-        ValueError: `seconds` is negative or not finite.
+        Exception: As `check_seconds`.
     """
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
+    check_seconds(seconds)
     await rest()
     clock = trio.lowlevel.current_clock()
     if isinstance(clock, trio.testing.MockClock) and _stands_still(clock):

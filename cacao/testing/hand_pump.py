@@ -10,7 +10,6 @@ two calls the run stands perfectly still. Only `advance` moves the clock, from d
 from __future__ import annotations
 
 import gc
-import math
 import signal
 import threading
 import warnings
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from cacao.errors import ConnectionClosed, HostingError
-from cacao.testing.clock import StepClock
+from cacao.testing.clock import StepClock, check_seconds
 from cacao.testing.seat import Seat
 from cacao.testing.tasks import describe_task
 
@@ -168,11 +167,9 @@ class HandPump:
             seconds: How long, at least 0.
 
         Raises:
-            ValueError: `seconds` is negative or not finite.
-            Exception: As `settle`.
+            Exception: As `check_seconds` and `settle`.
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
+        check_seconds(seconds)
         self._do_until(self.time + seconds, _nothing)
 
     def _do_until(self, target: float, action: Callable[..., T], *args: object) -> T:
@@ -249,13 +246,17 @@ class HandPump:
             return
         try:
             self._outcome.unwrap()
-        except BaseException as error:
-            interrupt = _find_interrupt(error)
-            if interrupt is not None:
-                self._broken = _INTERRUPTED
-                raise interrupt from None
-            self._broken = f"it ended with {error!r}"
-            raise
+        except BaseException as wrapped:  # noqa: BLE001 -- raised below, as the app has raised it
+            error = _only_error(wrapped)
+        else:
+            return
+        interrupt = _find_interrupt(error)
+        self._broken = f"it ended with {error!r}" if interrupt is None else _INTERRUPTED
+        try:
+            raise interrupt or error
+        finally:
+            # The error's traceback holds this frame: a cycle would keep the run alive.
+            del error, interrupt
 
 
 class _StepCounter(trio.abc.Instrument):
@@ -276,6 +277,13 @@ class _StepCounter(trio.abc.Instrument):
 
 def _nothing() -> None:
     """Settle without doing anything first."""
+
+
+def _only_error(error: BaseException) -> BaseException:
+    """Take what was raised out of the groups of one that trio's nurseries have put around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error
 
 
 def _find_interrupt(error: BaseException) -> KeyboardInterrupt | None:

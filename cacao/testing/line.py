@@ -8,7 +8,7 @@ import orjson
 
 from cacao.errors import ConnectionClosed
 from cacao.protocol import SUBPROTOCOL, CloseCode
-from cacao.testing.client_half import ClientHalf
+from cacao.testing.client_half import ClientHalf, event_data
 from cacao.testing.network import Network
 
 if TYPE_CHECKING:
@@ -105,9 +105,10 @@ class Line:
 
         Raises:
             ConnectionClosed: Either side has closed.
+            TypeError: A page could not send such data.
         """
         self._refuse_to_send_when_closed()
-        event, texts = self.half.send(name, {**(data or {}), **fields})
+        event, texts = self.half.send(name, event_data(name, data, fields))
         self._send(texts)
         return event.number
 
@@ -116,8 +117,11 @@ class Line:
 
         Raises:
             ConnectionClosed: Either side has closed.
+            TypeError: It is no text.
         """
         self._refuse_to_send_when_closed()
+        if not isinstance(text, str):
+            raise TypeError(f"a client sends text, not {text!r}; for an event, use send(name, ...)")
         self._send([text])
 
     def leave(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from cacao.asgi import WEBSOCKET_PATH
 from cacao.errors import ConnectionClosed, HostingError
 from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
+from cacao.testing.clock import check_seconds
 from cacao.testing.line import Line
 from cacao.testing.open_worlds import enter_world, forget_world
 from cacao.testing.socket_wire import SocketWire
@@ -129,8 +129,7 @@ class LiveWorld:
 
     def advance(self, seconds: float) -> None:
         """Let real time pass."""
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"time can be advanced by 0 or more seconds, not by {seconds!r}")
+        check_seconds(seconds)
         time.sleep(seconds)
         self.settle()
 

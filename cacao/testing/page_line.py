@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from cacao.errors import ConnectionClosed, HostingError
+from cacao.testing.client_half import event_data
 from cacao.testing.far_end import NearEnd
 from cacao.testing.line import Frame
 from cacao.testing.page import Page, PageError
@@ -108,9 +109,10 @@ class PageLine:
 
         Raises:
             ConnectionClosed: Either side has closed.
+            TypeError: A page could not send such data.
         """
         self._refuse_when_closed()
-        event = self.half.add(name, {**(data or {}), **fields})
+        event = self.half.add(name, event_data(name, data, fields))
         send = "([number, name, data]) => __cacaoTest__.send(number, name, data)"
         self._ask(send, [event.number, name, event.data])
         return event.number

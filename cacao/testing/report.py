@@ -37,6 +37,7 @@ _MOST_CLIENTS = 10
 _MOST_VALUES = 20  # of one client, that differ
 _LAST_FRAMES = 8
 _WIDEST = 160
+_BEAT = {"type": "beat"}
 # What may take a session up again is nobody's business, and what is random tells nothing.
 _FOLDED = {"type", "rev", "token", "resume", "sessionId", "errorId", "patches", "lastEvent"}
 
@@ -158,15 +159,16 @@ def _values(stage: Stage, session: Session) -> dict[str, Any]:
 
 
 def _frames(frames: list[Frame]) -> Iterator[str]:
-    """Write the last frames, with what each has changed."""
-    begin = max(len(frames) - _LAST_FRAMES, 0)
+    """Write the last frames, with what each has changed; heartbeats would crowd out the others."""
+    told = [(frame, _message(frame)) for frame in frames]
+    told = [(frame, message) for frame, message in told if message != _BEAT]
+    begin = max(len(told) - _LAST_FRAMES, 0)
     if begin:
-        yield f"  the last {_LAST_FRAMES} of {len(frames)} frames:"
-    widest = max((len(_seconds(frame.time)) for frame in frames[begin:]), default=0)
+        yield f"  the last {_LAST_FRAMES} of {len(told)} frames:"
+    widest = max((len(_seconds(frame.time)) for frame, _ in told[begin:]), default=0)
     seen = ClientHalf(is_numbered=False)
-    for number, frame in enumerate(frames):
+    for number, (frame, message) in enumerate(told):
         before = seen.state
-        message = _message(frame)
         if frame.direction == "received" and message:
             seen.receive(message)
         if number >= begin:

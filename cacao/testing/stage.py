@@ -259,6 +259,17 @@ class Stage:
         """
         return wait_for_threads(self._task)
 
+    def refuse_together(self) -> None:
+        """Refuse what would let the app run within `together`.
+
+        Raises:
+            RuntimeError: This is within it.
+        """
+        if self.is_together:
+            raise RuntimeError(
+                "within together() clients only send; advance, settle or wait after the block"
+            )
+
     def spread_news(self) -> bool:
         """Let app-wide changes go out that wait for time to pass; tells whether there are any."""
         return self._runtime.announce()

@@ -30,8 +30,15 @@ class Caught(Generic[E]):
         is_others: Callable[[str], bool],
     ) -> None:
         # Made by `expect_error`. `is_others` tells of a session's id whether it does not count.
+        classes = kinds if isinstance(kinds, tuple) else (kinds,)
+        for kind in classes:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(
+                    f"expect_error needs an exception class, or several in a tuple, not {kind!r}; "
+                    "what its text says goes into match="
+                )
         self.values: list[E] = []
-        self._kinds = kinds
+        self._kinds = classes
         self._match = match
         self._is_others = is_others
 
@@ -57,8 +64,7 @@ class Caught(Generic[E]):
         return True
 
     def _names(self) -> str:
-        kinds = self._kinds if isinstance(self._kinds, tuple) else (self._kinds,)
-        names = " or ".join(kind.__name__ for kind in kinds)
+        names = " or ".join(kind.__name__ for kind in self._kinds)
         return names if self._match is None else f"{names} matching {self._match!r}"
 
 

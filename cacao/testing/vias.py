@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from cacao.errors import HostingError
+from cacao.testing.settings import Via
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from cacao.runtime import Runtime
     from cacao.testing.pages import Pages
     from cacao.testing.served import Served
-    from cacao.testing.settings import Via
 
 __all__ = ["make_pages", "make_served", "prepare"]
 
@@ -25,8 +25,11 @@ def prepare(via: Via) -> None:
     """Load what a way needs, before anything is opened.
 
     Raises:
+        ValueError: There is no such way.
         HostingError: Something is not installed.
     """
+    if via not in get_args(Via):
+        raise ValueError(f"via={via!r} is no way to an app; expected one of {get_args(Via)}")
     if via != "memory":
         _load("cacao.testing.served", via, "test")
     if via == "browser":

@@ -43,6 +43,11 @@ class ClientView:
     _came_through: list[Self]
     _tabs: list[ref[Self]]  # weak, or a client would hold itself, and its world
 
+    def __repr__(self) -> str:
+        """Name this client, as pytest shows it where an assertion has failed."""
+        line = getattr(self, "_line", None)  # there is none before the client has come in
+        return f"<{type(self).__name__}{'' if line is None else f' {line.name!r}'}>"
+
     @property
     def name(self) -> str:
         """What reports call this client."""
@@ -136,8 +141,10 @@ class ClientView:
         Raises:
             TypeError: Nothing was asked for.
         """
-        if text is None and not values:
-            raise TypeError("never_saw needs a text, or values as in never_saw(count=3)")
+        if not isinstance(text, str | None) or (text is None and not values):
+            raise TypeError(
+                f"never_saw needs a text, or values as in never_saw(count=3), not {text!r}"
+            )
         return not any(
             (text is not None and saw_text(client.messages, text))
             or (values and saw_values(client.messages, values))
@@ -214,6 +221,7 @@ class ClientView:
             A context manager giving a `Caught`, with `value` and `values`.
 
         Raises:
+            TypeError: `kinds` is something else.
             AssertionError: At the end of the block, if there was no such error.
         """
         return self._stage.unread.expect(Caught(kinds, match, self._is_others))

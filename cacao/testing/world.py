@@ -141,6 +141,7 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let virtual time pass; then raise what no test has seen."""
         refuse_inside_trio()
+        self.stage.refuse_together()
         self._pump.advance(seconds)
         self.stage.unread.raise_unread()
 
@@ -151,6 +152,7 @@ class World:
             UnsettledError: A thread does not end.
         """
         refuse_inside_trio()
+        self.stage.refuse_together()
         self._drive(self.stage.wait_for_threads())
         self.stage.unread.raise_unread()
 
@@ -187,7 +189,7 @@ class World:
         if self._pump.call(self.stage.leave, lines):
             self.close()
         elif not self.is_broken:
-            self.advance(0)
+            self.do(_nothing)
 
     def close(self) -> None:
         """Close every client and stop the app, checking that nothing is left.
