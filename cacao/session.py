@@ -449,6 +449,13 @@ class Session(Store):
             self._exchange.hurry()
         return has_news
 
+    def send_gathered(self) -> bool:
+        """Send the changes that gather now; tells whether there are any, and somebody to hear."""
+        is_due = self._exchange.is_connected and self._is_pending
+        if is_due:
+            self._exchange.hurry()
+        return is_due
+
     # --- Answering events ----------------------------------------------------------------------
 
     def cancel(self, event: str) -> None:

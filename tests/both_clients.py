@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cacao import App
 
-_AWAITED = {"send", "send_text", "settle", "advance", "wait", "close", "user", "tab"}
+_AWAITED = {"call", "send", "send_text", "settle", "advance", "wait", "close", "user", "tab"}
 
 
 class Opens(Protocol):

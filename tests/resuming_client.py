@@ -56,9 +56,9 @@ class ResumingClient(ClientHalf):
             self.strays.append(message)
         return self.receive(message)
 
-    def lost(self) -> None:
+    def lost(self, code: int | None = None) -> None:
         """Note that there is no connection."""
-        super().lost()
+        super().lost(code)
         self.revs = []
 
 

@@ -615,3 +615,50 @@ def test_a_world_that_dies_frees_its_sessions() -> None:
     client.close()
     gc.collect()
     assert session() is None
+
+
+def test_what_the_app_changes_by_itself_has_come_when_a_call_returns() -> None:
+    app = App()
+    one = Signal(1, name="one")
+    ten = Signal(10, name="ten")
+    hundred = Signal(100, name="hundred")
+
+    @app.on("set")
+    async def set_one(session: Session, to: int) -> None:
+        one.set(session, to)
+
+    @app.effect
+    async def follow(session: Session) -> None:
+        ten.set(session, one.get(session) * 10)
+
+    @app.effect
+    async def follow_that(session: Session) -> None:
+        hundred.set(session, ten.get(session) * 10)
+
+    @app.every(5)
+    def tick(session: Session) -> None:
+        one.update(session, lambda n: n + 1)
+
+    client = TestClient(app)
+    client.send("set", to=3)
+    assert client.state == client.server_state == {"one": 3, "ten": 30, "hundred": 300}
+    client.advance(5)
+    assert client.state == client.server_state == {"one": 4, "ten": 40, "hundred": 400}
+
+
+def test_two_effects_that_never_agree_do_not_hold_up_the_test() -> None:
+    app = App()
+    one, other = Signal(0, name="one"), Signal(0, name="other")
+
+    @app.effect
+    async def chase(session: Session) -> None:
+        one.set(session, other.get(session) + 1)
+
+    @app.effect
+    async def flee(session: Session) -> None:
+        other.set(session, one.get(session) + 1)
+
+    client = TestClient(app)
+    seen = client.state["one"]
+    client.advance(1)
+    assert client.state["one"] > seen

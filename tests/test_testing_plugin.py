@@ -172,6 +172,35 @@ def test_several_worlds_that_do_not_close_well_are_all_told(run: pytest.Pytester
     result.stdout.fnmatch_lines("*several worlds did not close well (2 sub-exceptions)*")
 
 
+def test_guests_of_a_wider_fixtures_world_leave_with_their_test(run: pytest.Pytester) -> None:
+    run.makepyfile(app=COUNTER)
+    run.makepyfile(
+        test_app="""
+        import pytest
+        from app import app
+        from cacao.testing import TestClient
+        from cacao.testing.open_worlds import find_world
+
+        @pytest.fixture(scope="module")
+        def host():
+            with TestClient(app) as client:
+                yield client
+
+        def open_lines():
+            return [line.name for line in find_world(app).stage.lines if not line.has_left]
+
+        @pytest.mark.parametrize("name", ["alice", "bob"])
+        def test_one(host, name):
+            host.user(name), TestClient(app)
+            assert open_lines()[:2] == ["client 1", name] and len(open_lines()) == 3
+
+        def test_host_is_alone_again(host):
+            assert open_lines() == ["client 1"]
+        """
+    )
+    assert outcomes(run) == {"passed": 3}
+
+
 def test_the_fixture_makes_clients(run: pytest.Pytester) -> None:
     run.makepyfile(app=COUNTER)
     run.makepyfile(

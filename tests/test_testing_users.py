@@ -9,7 +9,7 @@ import pytest
 import trio
 from both_clients import Opens, in_both
 
-from cacao import App, ConnectionClosed, Session, Signal
+from cacao import App, ConnectionClosed, Limits, Session, Signal
 from cacao.testing import AsyncTestClient, TestClient
 from cacao.testing.open_worlds import find_world
 
@@ -347,3 +347,53 @@ def test_a_user_whose_coming_has_failed_leaves_with_who_brought_them() -> None:
         client.user("alice")
     client.close()
     assert find_world(app) is None
+
+
+@in_both
+async def test_a_test_may_do_what_only_the_app_does(opens: Opens) -> None:
+    app = App()
+    count = Signal(0, name="count")
+
+    def add(n: int) -> int:
+        count.value += n
+        return count.value
+
+    async with opens(app) as t:
+        alice = await t.user("alice")
+        assert await alice.call(add, 3) == 3
+        assert (t.state["count"], alice.state["count"]) == (0, 3)
+        await alice.call(count.set, alice.session, 5)
+        assert alice.state["count"] == 5
+        await alice.call(alice.session.close, 4000, "enough")
+        assert alice.closing is not None
+        assert (alice.closing.code, alice.closing.reason) == (4000, "enough")
+        assert t.closing is None
+
+
+@in_both
+async def test_the_first_client_may_be_a_known_user(opens: Opens) -> None:
+    app = App(authenticate=lambda peer: None)
+    async with opens(app, user="ada") as ada:
+        assert (ada.session.user, ada.name) == ("ada", "ada")
+
+
+@in_both
+async def test_an_event_that_is_too_big_has_failed(opens: Opens) -> None:
+    app = App(limits=Limits(max_message_bytes=1000))
+
+    @app.on("say")
+    async def say(session: Session, event: dict[str, Any]) -> None:
+        await trio.sleep_forever()
+
+    async with opens(app) as t:
+        await t.send("say", text="short")
+        result = await t.send("say", text="a" * 1000)
+        assert result is not None
+        assert (result.code, result.message) == (
+            "too_big",
+            "event 'say' is larger than the server takes",
+        )
+        t.network.restore()
+        await t.settle()
+        assert t.resumed
+        assert t.runs("say") == [("short", "running")]

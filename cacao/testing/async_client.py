@@ -8,7 +8,7 @@ import time
 import weakref
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 import trio.testing
@@ -20,7 +20,7 @@ from cacao.testing.clock import pass_time
 from cacao.testing.failures import note_failure
 from cacao.testing.report import describe_stage
 from cacao.testing.settings import current_settings
-from cacao.testing.stage import Stage
+from cacao.testing.stage import ROUNDS, Stage
 from cacao.testing.view import ClientView
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cacao.testing.settings import Via
 
 __all__ = ["AsyncTestClient"]
+
+T = TypeVar("T")
 
 # Real seconds between two looks at work that threads or sockets do.
 _POLL = 0.001
@@ -54,6 +56,7 @@ class AsyncTestClient(ClientView):
         subprotocol: None speaks the plain protocol, which has no results.
         headers: Of the handshake, by name: what the app's `authenticate` looks at.
         cookies: The same, by name.
+        user: Whom the app is to take for its user, as in `user()`.
         now: As for `TestClient`; where the test's clock is trio's own, the time is the real one.
         via: As for `TestClient`.
 
@@ -69,12 +72,14 @@ class AsyncTestClient(ClientView):
         subprotocol: str | None = SUBPROTOCOL,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
+        user: object = None,
         now: datetime | None = None,
         via: Via | None = None,
     ) -> None:
         self._stage = Stage(app, now, via or current_settings().via)
         self._subprotocol = subprotocol
-        self._peer = self._stage.peer_of(None, headers, cookies)
+        self._peer = self._stage.peer_of(user, headers, cookies)
+        self._first_name = Peer(user=user).user_key or ""
         self._tabs = []
 
     async def __aenter__(self) -> Self:
@@ -106,7 +111,7 @@ class AsyncTestClient(ClientView):
             try:
                 await trio.testing.wait_all_tasks_blocked()
                 self._stage.mark_start()
-                await self._open("", self._subprotocol, self._peer, [])
+                await self._open(self._first_name, self._subprotocol, self._peer, [])
                 yield
             except Exception as error:  # noqa: BLE001 -- raised below, where no group wraps it
                 failure = error
@@ -191,6 +196,12 @@ class AsyncTestClient(ClientView):
         self._line.send_text(text)
         await self._settle()
 
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a plain function as the app's own code would; see `TestClient.call`."""
+        value = self._stage.call(self.session, function, *args)
+        await self._settle()
+        return value
+
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
         """Let what is sent within the block reach the app in one moment; see `TestClient.together`.
@@ -216,7 +227,7 @@ class AsyncTestClient(ClientView):
         """Let time pass on the test's clock; see `TestClient.advance`."""
         self._stage.refuse_together()
         await self._pass_time(seconds)
-        self._stage.unread.raise_unread()
+        await self._come_to_rest()
 
     async def wait(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:  # noqa: ASYNC109 -- real seconds: trio's deadlines are on the virtual clock
         """Let real time pass until something holds; see `TestClient.wait`."""
@@ -239,7 +250,12 @@ class AsyncTestClient(ClientView):
         if self._stage.is_together:
             return
         await self._stage.rest()
-        if self._stage.spread_news():
+        await self._come_to_rest()
+
+    async def _come_to_rest(self) -> None:
+        for _ in range(ROUNDS):
+            if not self._stage.send_gathered():
+                break
             await self._stage.rest()
         self._stage.unread.raise_unread()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cacao.testing.settings import Via
 
 __all__ = ["TestClient"]
+
+T = TypeVar("T")
 
 
 class TestClient(ClientView):
@@ -50,6 +52,7 @@ class TestClient(ClientView):
         subprotocol: None speaks the plain protocol, which has no results.
         headers: Of the handshake, by name: what the app's `authenticate` looks at.
         cookies: The same, by name.
+        user: Whom the app is to take for its user, as in `user()`.
         seed: Decides the order in which ready tasks run, here and in every client of this app; by
             default that of the test run (`--cacao-seed`), else 0.
         max_ticks: Scheduler steps that may pass before everything has come to rest.
@@ -74,6 +77,7 @@ class TestClient(ClientView):
         subprotocol: str | None = SUBPROTOCOL,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
+        user: object = None,
         seed: int | None = None,
         max_ticks: int = 100_000,
         now: datetime | None = None,
@@ -82,7 +86,8 @@ class TestClient(ClientView):
         self._world = World.of(app, seed=seed, max_ticks=max_ticks, now=now, via=via)
         self._stage = self._world.stage
         self._tabs = []
-        self._open("", subprotocol, self._stage.peer_of(None, headers, cookies), [])
+        peer = self._stage.peer_of(user, headers, cookies)
+        self._open(Peer(user=user).user_key or "", subprotocol, peer, [])
 
     def _open(
         self: Self, name: str, subprotocol: str | None, peer: Peer, through: list[Self]
@@ -195,6 +200,25 @@ class TestClient(ClientView):
     def send_text(self, text: str) -> None:
         """Send a text as it is, whatever it is, and let the app come to rest."""
         self._world.do(self._line.send_text, text)
+
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a plain function as the app's own code would, and let the app come to rest.
+
+        In it `.value` means this client's session, as in `client.call(count.set, client.session, 5)`.
+
+        Args:
+            function: Not async.
+            args: Passed on.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            ConnectionClosed: The session has ended.
+            Exception: What the function raised.
+        """
+        value: T = self._world.do(self._stage.call, self.session, function, *args)
+        return value
 
     def together(self) -> AbstractContextManager[None]:
         """Let what is sent within the block reach the app in one moment: it settles at the end.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from cacao.protocol import ErrorCode, Result
+from cacao.protocol import CloseCode, ErrorCode, Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,9 +79,20 @@ class ClientHalf:
         self._is_returning = bool(self.session_id)
         return [self._hello()] if self._is_numbered else []
 
-    def lost(self) -> None:
-        """Note that there is no connection."""
+    def lost(self, code: int | None = None) -> None:
+        """Note that there is no connection.
+
+        Args:
+            code: With which the server has closed, if it has. After 1009 the biggest event that
+                waits is given up: it can only be that one.
+        """
         self.is_ready = False
+        sent = [event for event in self._waiting if event.id]
+        if code == CloseCode.TOO_BIG and sent:
+            biggest = max(sent, key=lambda event: len(_text(event.data)))
+            self._waiting.remove(biggest)
+            text = f"event {biggest.name!r} is larger than the server takes"
+            biggest.result = Result(biggest.number, ok=False, code="too_big", message=text)
 
     def send(self, name: str, data: dict[str, Any]) -> tuple[Sent, list[str]]:
         """Make an event of the client's; gives what is to be sent now."""

@@ -149,7 +149,7 @@ class Line:
 
     def closed(self, why: ConnectionClosed) -> None:
         """Note how the server has closed."""
-        self.half.lost()
+        self.half.lost(why.code)
         self.closing = why
 
     def lost(self) -> None:

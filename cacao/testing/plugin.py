@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, get_args
 
@@ -16,11 +17,11 @@ import pytest
 
 import cacao.testing
 from cacao.testing.failures import keep_reports
-from cacao.testing.open_worlds import keep_worlds
+from cacao.testing.open_worlds import keep_worlds, open_worlds
 from cacao.testing.settings import Via, current_settings, use_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from cacao.testing import TestClient
     from cacao.testing.world import World
@@ -86,10 +87,15 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def _cacao_isolation() -> Iterator[None]:
-    """Run each test in a registry of its own, and close the worlds that it has left open."""
+    """Run each test in a registry of its own, and close the clients that it has left open.
+
+    A world may be a wider fixture's; then only those go that have come in this test.
+    """
+    earlier = [(world, len(world.stage.lines)) for world in open_worlds()]
     with keep_worlds() as worlds, keep_reports(), _fresh_registry():
         yield
-    _close(worlds)
+    guests = [partial(_leave, world, count) for world, count in earlier]
+    _do_all([*guests, *(world.close for world in worlds)])
 
 
 @pytest.fixture
@@ -104,16 +110,23 @@ def _fresh_registry() -> AbstractContextManager[object]:
     return nullcontext() if registry is None else registry.Registry()
 
 
-def _close(worlds: Sequence[World]) -> None:
-    """Close worlds; one that fails does not keep the others open.
+def _leave(world: World, count: int) -> None:
+    """Let the clients go that came after the first so many, if their world is still open."""
+    guests = world.stage.lines[count:]
+    if guests and world in open_worlds():
+        world.leave(guests)
+
+
+def _do_all(endings: Sequence[Callable[[], object]]) -> None:
+    """End worlds; one that fails does not keep the others open.
 
     Raises:
-        Exception: What the closing of a world raised; of several worlds, as a group.
+        Exception: What one has raised; if several have, as a group.
     """
     errors: list[Exception] = []
-    for world in worlds:
+    for end in endings:
         try:
-            world.close()
+            end()
         except Exception as error:  # noqa: BLE001 -- raised below
             errors.append(error)
     if len(errors) > 1:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 import trio
@@ -17,7 +17,7 @@ from cacao.app import App
 from cacao.clock import follow
 from cacao.peer import Peer
 from cacao.protocol import encode_value
-from cacao.reactive import Computed, Signal
+from cacao.reactive import Computed, Signal, set_current_session
 from cacao.testing.clock import StepClock
 from cacao.testing.leaks import LeakError, Leaks
 from cacao.testing.line import Line
@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from cacao.testing.settings import Via
     from cacao.testing.wire import Listener, Wire
 
-__all__ = ["Stage"]
+__all__ = ["ROUNDS", "Stage"]
 
+T = TypeVar("T")
+
+# How often changes that gather are sent before time must pass: some make the app change more.
+ROUNDS = 16
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 # Virtual seconds that the work of users who have left may take to end.
 _PATIENCE = 150.0
@@ -236,13 +240,18 @@ class Stage:
             line.leave()
         return all(line.has_left for line in self.lines)
 
+    @property
+    def event_names(self) -> list[str]:
+        """The events that the app answers."""
+        return [event.name for event in self._app.events()]
+
     def state_of(self, session: Session) -> dict[str, Any]:
         """Give the values of a session by name, as a client would have them.
 
         Raises:
             Exception: What a computed signal raised.
         """
-        return self._task.context.copy().run(self._state_of, session)
+        return self.call(session, self._state_of, session)
 
     def _state_of(self, session: Session) -> dict[str, Any]:
         return {
@@ -270,9 +279,17 @@ class Stage:
                 "within together() clients only send; advance, settle or wait after the block"
             )
 
-    def spread_news(self) -> bool:
-        """Let app-wide changes go out that wait for time to pass; tells whether there are any."""
-        return self._runtime.announce()
+    def send_gathered(self) -> bool:
+        """Let changes go out that gather for a moment; tells whether there are any."""
+        is_news = self._runtime.announce()
+        sent = [session.send_gathered() for session in self._runtime.sessions.values()]
+        return is_news or any(sent)
+
+    def call(self, session: Session, function: Callable[..., T], *args: object) -> T:
+        """Call a plain function as the app's code in a session would: `.value` is the session's."""
+        inside = self._task.context.copy()
+        inside.run(set_current_session, session)
+        return inside.run(function, *args)
 
     def end(self) -> None:
         """Stop the app."""

@@ -115,6 +115,11 @@ class ClientView:
         return self._line.half.outcome
 
     @property
+    def closing(self) -> ConnectionClosed | None:
+        """How the connection was closed, by code and reason; None while there may be one."""
+        return self._line.closing
+
+    @property
     def resumed(self) -> bool:
         """Whether this client has lost its connection, and then found its session as it was."""
         return self.outcome == "resumed"
@@ -140,11 +145,19 @@ class ClientView:
 
         Raises:
             TypeError: Nothing was asked for.
+            ValueError: No client here was ever shown a signal of such a name.
         """
         if not isinstance(text, str | None) or (text is None and not values):
             raise TypeError(
                 f"never_saw needs a text, or values as in never_saw(count=3), not {text!r}"
             )
+        shown = sorted({name for client in self._family() for name in client._line.half.state})
+        for name in values:
+            if name not in shown:
+                raise ValueError(
+                    f"never_saw asks for {name!r}, and no client here was shown a signal of that "
+                    f"name; there are: {', '.join(shown) or 'none'}"
+                )
         return not any(
             (text is not None and saw_text(client.messages, text))
             or (values and saw_values(client.messages, values))
@@ -189,7 +202,15 @@ class ClientView:
         Returns:
             For each what it carried, and "running", "done" or the code of its failure, such as
             "superseded". An event with one field carries the value of that, else a dict of all.
+
+        Raises:
+            ValueError: The app answers no event of that name.
         """
+        answered = self._stage.event_names
+        if name not in answered:
+            raise ValueError(
+                f"the app answers no event {name!r}; it answers: {', '.join(answered) or 'none'}"
+            )
         return self._stage.runs.of(name, self._session_ids(), self._stage.runtime.sessions)
 
     def delivered_once(self, name: str) -> Delivery:

@@ -13,7 +13,7 @@ from cacao.errors import ConnectionClosed, HostingError
 from cacao.testing.hand_pump import HandPump
 from cacao.testing.open_worlds import enter_world, find_world, forget_world
 from cacao.testing.settings import current_settings, take_seed
-from cacao.testing.stage import Stage
+from cacao.testing.stage import ROUNDS, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -133,17 +133,23 @@ class World:
         if self.stage.is_together:
             return self._pump.call(action, *args)
         value = self._pump.do(action, *args)
-        if self._pump.call(self.stage.spread_news):
+        self._come_to_rest()
+        return value
+
+    def _come_to_rest(self) -> None:
+        """Let changes go out that gather for a moment; then raise what no test has seen."""
+        for _ in range(ROUNDS):
+            if self._pump.has_ended or not self._pump.call(self.stage.send_gathered):
+                break
             self._pump.settle()
         self.stage.unread.raise_unread()
-        return value
 
     def advance(self, seconds: float) -> None:
         """Let virtual time pass; then raise what no test has seen."""
         refuse_inside_trio()
         self.stage.refuse_together()
         self._pump.advance(seconds)
-        self.stage.unread.raise_unread()
+        self._come_to_rest()
 
     def settle(self) -> None:
         """Let the app come to rest, threads included; then raise what no test has seen.
@@ -154,7 +160,7 @@ class World:
         refuse_inside_trio()
         self.stage.refuse_together()
         self._drive(self.stage.wait_for_threads())
-        self.stage.unread.raise_unread()
+        self._come_to_rest()
 
     @contextmanager
     def together(self) -> Iterator[None]:
