@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from typing import TYPE_CHECKING
 
-import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from cacao.testing.chromium import find_chromium, flags_of_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FLAGS = [
-    "--no-sandbox",  # the suite may run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @contextlib.contextmanager
 def launched() -> Iterator[Browser]:
     """Run the machine's Chromium; without one the tests fail, they are never skipped."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
-    if chromium is None:
-        pytest.fail("no Chromium is found: run `make test`, or name one in CHROMIUM")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=flags_of_chromium()
+        )
         yield browser
         browser.close()
 

@@ -16,9 +16,10 @@ from cacao.protocol import SUBPROTOCOL
 from cacao.testing.memory import MemoryConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from cacao import App, ErrorReport, Session
+    from cacao.connection import Connection
     from cacao.runtime import Runtime
 
 
@@ -81,17 +82,18 @@ class Page:
         return [message for message in self.messages if message["type"] == kind]
 
 
-class Live:
-    """A run of an app and the pages in it."""
+class Served:
+    """What serves pages in memory, and the pages in it."""
 
-    def __init__(self, runtime: Runtime, nursery: trio.Nursery, errors: list[ErrorReport]) -> None:
-        self.runtime = runtime
-        self.errors = errors
+    def __init__(
+        self, serve: Callable[[Connection], Awaitable[None]], nursery: trio.Nursery
+    ) -> None:
+        self._serve = serve
         self._nursery = nursery
 
     async def open(self, subprotocol: str | None = None, peer: Peer | None = None) -> Page:
         page = Page(subprotocol, peer)
-        self._nursery.start_soon(self.runtime.serve, page.connection)
+        self._nursery.start_soon(self._serve, page.connection)
         await wait_all_tasks_blocked()
         return page
 
@@ -103,6 +105,15 @@ class Live:
     async def come_back(self, page: Page) -> Page:
         """Open another connection for the session of a page, as its client would."""
         return await self.open_v1(resume=page.token, rev=page.rev)
+
+
+class Live(Served):
+    """A run of an app and the pages in it."""
+
+    def __init__(self, runtime: Runtime, nursery: trio.Nursery, errors: list[ErrorReport]) -> None:
+        super().__init__(runtime.serve, nursery)
+        self.runtime = runtime
+        self.errors = errors
 
     @property
     def session(self) -> Session:

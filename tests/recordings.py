@@ -6,10 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
-from live import Page
-from trio.testing import wait_all_tasks_blocked
+from live import Served
 
-from cacao.protocol import SUBPROTOCOL
 from cacao.recording.recorder import Recorder, open_recorder
 from cacao.recording.replay import Played, play
 from cacao.recording.tape import MAX_BYTES, Header, Tape, read_tape
@@ -19,31 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cacao import App
-    from cacao.peer import Peer
 
 HEADER = Header(app="app.py:app", seed=3, started="2026-11-24T12:00:00+00:00", version="0.0")
 
 
-class Recording:
+class Recording(Served):
     """A recorder at work, and the pages that it serves."""
 
     def __init__(self, recorder: Recorder, nursery: trio.Nursery) -> None:
+        super().__init__(recorder.serve, nursery)
         self.recorder = recorder
-        self._nursery = nursery
-
-    async def open(self, subprotocol: str | None = None, peer: Peer | None = None) -> Page:
-        page = Page(subprotocol, peer)
-        self._nursery.start_soon(self.recorder.serve, page.connection)
-        await wait_all_tasks_blocked()
-        return page
-
-    async def open_v1(self, peer: Peer | None = None, **hello: object) -> Page:
-        page = await self.open(SUBPROTOCOL, peer)
-        await page.send({"type": "hello", **hello})
-        return page
-
-    async def come_back(self, page: Page) -> Page:
-        return await self.open_v1(resume=page.token, rev=page.rev)
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, Playwright
 
-__all__ = ["Chromium", "the_chromium"]
+__all__ = ["Chromium", "find_chromium", "flags_of_chromium", "the_chromium"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def the_chromium() -> Chromium:
     Raises:
         HostingError: No Chromium is found.
     """
-    chromium = Chromium(_find())
+    chromium = Chromium(find_chromium())
     atexit.register(chromium.close)
     return chromium
 
@@ -93,9 +93,7 @@ class Chromium:
 
 async def _launch(path: str) -> tuple[Playwright, Browser]:
     playwright = await async_playwright().start()
-    # Root has no sandbox to give.
-    flags = [*_FLAGS, "--no-sandbox"] if os.geteuid() == 0 else [*_FLAGS]
-    browser = await playwright.chromium.launch(executable_path=path, args=flags)
+    browser = await playwright.chromium.launch(executable_path=path, args=flags_of_chromium())
     return playwright, browser
 
 
@@ -104,7 +102,18 @@ async def _quit(playwright: Playwright, browser: Browser) -> None:
     await playwright.stop()
 
 
-def _find() -> str:
+def flags_of_chromium() -> list[str]:
+    """Give what keeps it quiet and alone, and lets it run at all."""
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox to give
+    return [*_FLAGS, *root]
+
+
+def find_chromium() -> str:
+    """Find its program on this machine.
+
+    Raises:
+        HostingError: There is none.
+    """
     named = os.environ.get("CHROMIUM")
     found = named or next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:

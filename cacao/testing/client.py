@@ -204,7 +204,7 @@ class TestClient(ClientView):
     def call(self, function: Callable[..., T], *args: object) -> T:
         """Call a plain function as the app's own code would, and let the app come to rest.
 
-        In it `.value` means this client's session, as in `client.call(count.set, client.session, 5)`.
+        In it `.value` means this session's, as in `client.call(count.set, client.session, 5)`.
 
         Args:
             function: Not async.

@@ -18,7 +18,7 @@ from cacao.protocol import CloseCode, ErrorCode, Result
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ClientHalf", "Sent", "event_data"]
+__all__ = ["ClientHalf", "Sent", "event_data", "read_result"]
 
 
 @dataclass(eq=False, slots=True)
@@ -177,7 +177,7 @@ class ClientHalf:
         self._accept(number)
         event = self._running.pop(number, None)
         if event is not None:  # else it is told again, as it may have been lost
-            event.result = _result(event.number, message)
+            event.result = read_result(event.number, message)
 
     def _cancel_all(self) -> None:
         """Give up the events of a session that is gone: they are never sent into another one."""
@@ -225,8 +225,13 @@ def _patched(value: Any, steps: list[list[Any]]) -> Any:
     return value
 
 
-def _result(number: int, message: dict[str, Any]) -> Result:
-    """Read a `result`, or the `error` that a refused event gets instead."""
+def read_result(number: int, message: dict[str, Any]) -> Result:
+    """Read a `result`, or the `error` that a refused event gets instead.
+
+    Args:
+        number: Of the event, among all of its client's.
+        message: As it came.
+    """
     return Result(
         id=number,
         ok=message.get("ok", False),

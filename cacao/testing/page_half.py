@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from cacao.protocol import Result
-from cacao.testing.client_half import Sent
+from cacao.testing.client_half import Sent, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +52,7 @@ class PageHalf:
 
     def settle(self, number: int, result: dict[str, Any]) -> None:
         """Note how an event of `add` has ended, as the page's client says."""
-        self.events[number - 1].result = _result(number, result)
+        self.events[number - 1].result = read_result(number, result)
 
     def note_sent(self, text: str) -> None:
         """Note a message of the page's client."""
@@ -80,7 +79,7 @@ class PageHalf:
             case "result" | "error" if "id" in message:
                 event = self._find(message["id"])
                 if event is not None and event.number not in self._asked_for:
-                    event.result = _result(event.number, message)
+                    event.result = read_result(event.number, message)
 
     def _new(self, name: str, data: dict[str, Any]) -> Sent:
         event = Sent(len(self.events) + 1, name, data)
@@ -91,14 +90,3 @@ class PageHalf:
         """Find the event that has this number in the present session."""
         found = (e for e in self.events if e.id == id_ and e.session_id == self.session_id)
         return next(found, None)
-
-
-def _result(number: int, message: dict[str, Any]) -> Result:
-    return Result(
-        id=number,
-        ok=message.get("ok", False),
-        code=message.get("code"),
-        message=message.get("message"),
-        details=message.get("details"),
-        error_id=message.get("errorId"),
-    )
