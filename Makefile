@@ -17,7 +17,7 @@ PAGES := $(wildcard examples/*/page)
 # Every branch of these is covered by a test.
 CORE := errors clock limits protocol equality registry graph store reactive items streams shared pace \
   async_effect resource payloads lanes options middleware threads events dispatch lifetimes \
-  background finishing allowance tokens wakeup reports outbox exchange survival session hello roster runtime errands turns hosting watchdog origins \
+  background finishing allowance tokens wakeup reports outbox exchange survival session hello roster watched runtime errands turns hosting watchdog origins \
   hardening/__init__ hardening/shutdown hardening/connections hardening/inbox hardening/requests \
   hardening/websockets storage/seam storage/memory storage/sqlite storage/redis storage/opening storage/write_behind \
   stored replica outage replication channel handover parking persistence \

@@ -4,7 +4,7 @@ Each harness is used as its own documentation says (`counters/`), in a process a
 own: what else is installed slows some of them down. The peers are installed into `.venv-peers`
 where they are not there yet.
 
-Run: `python benchmarks/harnesses.py`; it takes about five minutes.
+Run: `python benchmarks/harnesses.py`; it takes about three minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers"
-ROUNDS = 5
+ROUNDS = 3
 PATIENCE = 2.0  # seconds for which one figure is measured at most, in each round
 TESTS = 1000
 SAMPLE = 10.0  # seconds after which the rest of the tests is extrapolated
