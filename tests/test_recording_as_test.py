@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ import cacao.recording.as_test as module
 from cacao.peer import Peer
 from cacao.recording.as_test import write_test
 from cacao.recording.tape import Entry, Header, TapeError, read_tape
+from cacao.testing.open_worlds import forget_world, open_worlds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from cacao import App
 
 SOURCE = """
+import itertools
+import os
 import random
 import time
 
@@ -39,6 +40,7 @@ count = Signal(0, name="count")
 total = Signal(0, name="total", scope="app")
 lines = ListSignal(name="lines")
 seen = Signal({}, name="seen")
+visits = itertools.count(1)
 
 
 class Broken(Exception):
@@ -107,6 +109,16 @@ async def measure(session: Session) -> None:
     seen.set(session, {"took": time.monotonic() - began})
 
 
+@app.on("visit")
+def visit(session: Session) -> None:
+    count.set(session, next(visits))
+
+
+@app.on("end")
+def end(session: Session, code: int) -> None:
+    os._exit(code)
+
+
 @app.on("login")
 def login(session: Session, password: SecretStr) -> None:
     count.set(session, len(password.get_secret_value()))
@@ -134,22 +146,20 @@ HEADER = Header(
 
 @pytest.fixture
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prove what is written here, and not by pytest: a process takes its time."""
+    """Try and prove what is written here, and not by pytest: a process takes its time."""
+
+    def try_here(path: Path) -> str | None:
+        line = module._failing_line(path)
+        for world in open_worlds():
+            forget_world(world._app, world)
+        return line
 
     def failure_of(path: Path) -> str:
-        try:
-            runpy.run_path(str(path))["test_recorded"]()
-        except Exception:  # noqa: BLE001 -- told, as pytest tells it
-            return traceback.format_exc()
-        return ""
+        line = try_here(path)
+        return "" if line is None else f"failed at: {line}"
 
+    monkeypatch.setattr(module, "_try", try_here)
     monkeypatch.setattr(module, "_failure_of", failure_of)
-
-
-@pytest.fixture
-def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try the coarsest only: each try is a process."""
-    monkeypatch.setattr(module, "_TRIES", ((None, False),))
 
 
 @pytest.fixture
@@ -189,7 +199,7 @@ def written(app: App, tmp_path: Path) -> Callable[..., str]:
 JOIN = "    alice = TestClient(app, now=datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC))\n"
 
 
-def test_a_recording_becomes_a_readable_test(written: Any, tmp_path: Path) -> None:
+def test_a_recording_becomes_a_readable_test(written: Any, tmp_path: Path, in_place: None) -> None:
     async def play(server: Recording) -> None:
         alice = await server.open_v1()
         await trio.sleep(1.25)
@@ -292,6 +302,24 @@ def test_errors_are_expected_where_they_come(written: Any, in_place: None) -> No
     assert "    with pytest.raises(Exception):\n" in text
 
 
+def test_an_error_that_is_no_events_is_asserted_whatever_follows(
+    written: Any, in_place: None
+) -> None:
+    async def play(server: Recording) -> None:
+        page = await server.open_v1()
+        await page.event("fail later", id=1)
+        await page.event("later", {"seconds": 0.5}, id=2)
+        await trio.sleep(1)
+
+    text = written(play)
+    assert (
+        "    with pytest.raises(ExceptionGroup):\n"
+        "        alice.advance(0.6)\n"
+        '    assert [m["code"] for m in alice.messages if m["type"] == "error"][-1] == '
+        '"handler_error"\n'
+    ) in text
+
+
 def test_odd_messages_are_sent_as_they_are(written: Any, in_place: None) -> None:
     async def play(server: Recording) -> None:
         page = await server.open_v1()
@@ -303,7 +331,9 @@ def test_odd_messages_are_sent_as_they_are(written: Any, in_place: None) -> None
         await page.event("add", id=1)
 
     text = written(play)
-    assert '    alice.send_text("no JSON")\n    assert alice.messages[-1]["code"] == ' in text
+    assert (
+        '    alice.send_text("no JSON")\n    assert [m["code"] for m in alice.messages if ' in text
+    )
     assert "    bob = TestClient(app, subprotocol=None)\n" in text
     assert '    bob.send("add", by=4)\n    assert bob.state["count"] == 4\n' in text
 
@@ -329,6 +359,22 @@ def test_long_values_are_laid_out_or_counted(written: Any, in_place: None) -> No
     assert '"id"' not in text
 
 
+def test_no_try_sees_what_an_earlier_one_has_left_in_the_process(written: Any) -> None:
+    async def play(server: Recording) -> None:
+        page = await server.open_v1()
+        await page.event("visit", id=1)
+        await page.event("later", {"seconds": 2}, id=2)
+        await trio.sleep(5)
+
+    assert written(play) == JOIN + (
+        '    alice.send("visit")\n'
+        '    assert alice.state["count"] == 1\n'
+        '    alice.send("later", seconds=2)\n'
+        "    alice.advance(2.1)\n"
+        '    assert alice.state["count"] == -1\n'
+    )
+
+
 def test_chance_is_repeated_where_the_app_takes_it(written: Any, in_place: None) -> None:
     async def play(server: Recording) -> None:
         await (await server.open_v1()).event("roll", id=1)
@@ -336,7 +382,7 @@ def test_chance_is_repeated_where_the_app_takes_it(written: Any, in_place: None)
     assert written(play).startswith("    random.seed(0)\n")
 
 
-def test_threads_are_waited_for(written: Any, tmp_path: Path, few_tries: None) -> None:
+def test_threads_are_waited_for(written: Any, tmp_path: Path, in_place: None) -> None:
     async def play(server: Recording) -> None:
         page, plain = await server.open_v1(), await server.open()
         await page.event("work", {"seconds": 0.01}, id=1)
@@ -356,7 +402,7 @@ def test_threads_are_waited_for(written: Any, tmp_path: Path, few_tries: None) -
     )
 
 
-def test_a_secret_is_put_in_if_it_is_told(written: Any, few_tries: None) -> None:
+def test_a_secret_is_put_in_if_it_is_told(written: Any, in_place: None) -> None:
     async def play(server: Recording) -> None:
         await (await server.open_v1()).event("login", {"password": "swordfish"}, id=1)
 
@@ -368,23 +414,42 @@ def test_a_secret_is_put_in_if_it_is_told(written: Any, few_tries: None) -> None
         written(play)
 
 
-def test_users_and_silence_cannot_be_told(app: App, tmp_path: Path) -> None:
-    async def record(peer: Peer | None) -> None:
-        async with recording(app, tmp_path / "file", HEADER) as server:
-            if peer is not None:
-                await server.open_v1(peer)
+def test_what_does_not_pass_is_told_in_the_words_of_pytest(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(server: Recording) -> None:
+        await (await server.open_v1()).event("end", {"code": 3}, id=1)
 
-    def write() -> None:
-        header, entries = read_tape(tmp_path / "file")
-        write_test("recorded_app.py:app", header, entries, tmp_path)
+    monkeypatch.setattr("os._exit", lambda code: None)
+    with pytest.raises(
+        TapeError, match=r"does not pass: .*pytest says:\nnothing, and exits with 3"
+    ):
+        written(play)
 
-    trio.run(record, None)
+
+def test_users_are_let_in_by_their_names(app: App, written: Any, in_place: None) -> None:
+    async def play(server: Recording) -> None:
+        for name in ("ada", "bob"):
+            await (await server.open_v1(Peer(user=name))).event("whoami", id=1)
+
+    app.__init__(registry=app.registry, authenticate=lambda peer: None)  # type: ignore[misc]
+    text = written(play)
+    assert '    alice = TestClient(app, user="ada", now=' in text
+    assert '    bob = TestClient(app, user="bob")\n' in text
+
+
+def test_masked_users_and_silence_cannot_be_told(written: Any) -> None:
+    async def nobody(server: Recording) -> None:
+        pass
+
+    async def somebody(server: Recording) -> None:
+        key = Peer.of({"authorization": "abcdefgh"}, {})
+        await server.open_v1(Peer(raw_headers=key.raw_headers, user="abcdefgh"))
+
     with pytest.raises(TapeError, match="nobody came while this was recorded"):
-        write()
-    (tmp_path / "file").unlink()
-    trio.run(record, Peer(user="ada"))
-    with pytest.raises(TapeError, match="does not keep how they were let in"):
-        write()
+        written(nobody)
+    with pytest.raises(TapeError, match="is what lets them in, and masked in the recording"):
+        written(somebody)
 
 
 def test_pytest_is_needed(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,7 @@ async def test_a_client_is_told_that_the_server_ends(tmp_path: Path) -> None:
                 await socket.get_message()
             assert closed.value.reason is not None
             assert closed.value.reason.code == 1012
+        assert server.process.wait(10) == 0  # a second signal could meet an interpreter that ends
     assert '"drain":null' in await trio.Path(tmp_path / "file").read_text()
 
 
@@ -244,7 +245,11 @@ def test_another_app_can_be_asked(tape: Path, capsys: pytest.CaptureFixture[str]
     assert main(["replay", str(tape), *words]) == 0
 
 
-def test_a_test_is_written_beside_the_app(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_test_is_written_beside_the_app(
+    tape: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cacao.recording.as_test._try", lambda _: None)  # a process takes its time
+    monkeypatch.setattr("cacao.recording.as_test._failure_of", lambda _: "")
     words = ["--secret=login.password=swordfish", "--to-test"]
     assert main(["replay", str(tape), *words]) == 0
     assert capsys.readouterr().out == "test_recorded.py passes\n"

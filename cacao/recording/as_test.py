@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import keyword
+import multiprocessing
 import re
+import runpy
 import subprocess
 import sys
+import traceback
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +22,7 @@ from cacao.protocol import SUBPROTOCOL
 from cacao.recording.script import script_of
 from cacao.recording.secrets import put_back
 from cacao.recording.tape import TapeError
+from cacao.testing.open_worlds import keep_worlds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +40,9 @@ _LONGEST = 1000
 # and whether `random` is to give what it gave.
 _TRIES = (None, False), (1, False), (3, False), (6, False), (6, True)
 # Where a try has failed for a value.
-_UNSTABLE = re.compile(r'^>\s+assert \w+\.state\[("[^\n]*?")\] ', re.MULTILINE)
+_UNSTABLE = re.compile(r'assert \w+\.state\[(".*?")\] ')
+# What each process of a try needs; where processes can be forked, it is loaded once.
+_PRELOADED = ["cacao.recording.as_test", "cacao.testing.client", "pytest"]
 _INDENT = 4
 # What stands in a recording for what is another in each run.
 _VARIABLE = "<session-", "<token-", "<error-", "<secret-"
@@ -48,7 +58,7 @@ def write_test(
     """Write a recording as a pytest file that passes.
 
     The test asserts what the clients were shown in the recording. It lets time pass as coarsely as
-    it can, which is tried out: each try is run by pytest.
+    it can: that is tried out, each time in a new process, and what has passed is run by pytest.
 
     Args:
         target: The app, as on the command line: `app.py:app`.
@@ -73,17 +83,20 @@ def write_test(
     while True:
         for digits, is_random in _TRIES:
             path.write_text(_Writer(facts, digits, unstable, is_random=is_random).write(entries))
-            output = _failure_of(path)
-            if not output:
-                return path, tuple(sorted(unstable))
-        found = _UNSTABLE.search(output)
+            line = _try(path)
+            if line is None:
+                break
+        found = None if line is None else _UNSTABLE.match(line)
         if found is None or not any(entry.kind == "outside" for entry in entries):
             break
         unstable.add(json.loads(found[1]))
-    raise TapeError(
-        f"'{path}' is written but does not pass: the app does something else than when it was "
-        f"recorded, or depends on real time; pytest says:\n{output}"
-    )
+    output = _failure_of(path)
+    if output:
+        raise TapeError(
+            f"'{path}' is written but does not pass: the app does something else than when it was "
+            f"recorded, or depends on real time; pytest says:\n{output}"
+        )
+    return path, tuple(sorted(unstable))
 
 
 def _place(path: Path, target: str) -> Path:
@@ -97,11 +110,38 @@ def _is_file(where: str) -> bool:
     return where.endswith(".py") or "/" in where
 
 
+def _try(path: Path) -> str | None:
+    """Run a test file in a new process; gives the line that has failed, and None if it passes."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(_PRELOADED)
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        try:
+            return pool.submit(_failing_line, path).result()
+        except BrokenProcessPool:
+            return ""  # the app has ended its process, which no line of the test can tell
+
+
+def _failing_line(path: Path) -> str | None:
+    """Run a test file here, in silence; gives what `_try` does."""
+    silence = io.StringIO()
+    try:
+        with redirect_stdout(silence), redirect_stderr(silence), keep_worlds() as worlds:
+            runpy.run_path(str(path))["test_recorded"]()
+            for world in worlds:
+                world.close()
+    except BaseException as error:  # noqa: BLE001 -- pytest's own are no Exceptions
+        frames = traceback.extract_tb(error.__traceback__)
+        return next((each.line or "" for each in frames if each.filename == str(path)), "")
+    return None
+
+
 def _failure_of(path: Path) -> str:
     """Run a test file; gives what pytest says, and nothing if it passes."""
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
     ran = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)  # noqa: S603 -- our own file
-    return ran.stdout + ran.stderr if ran.returncode else ""
+    said = ran.stdout + ran.stderr
+    return (said or f"nothing, and exits with {ran.returncode}") if ran.returncode else ""
 
 
 class _Facts(NamedTuple):
@@ -196,12 +236,14 @@ class _Writer:
         self._assert(effects, step)
 
     def _client(self, actor: Actor) -> str:
-        if actor.user is not None:
-            raise TapeError(
-                "the app has users, and a recording does not keep how they were let in; "
-                "replay it, or write the test by hand: TestClient(app, headers={...})"
-            )
         arguments = [self._app]
+        if actor.user is not None:
+            if _is_variable(actor.user):
+                raise TapeError(
+                    "the name of a user is what lets them in, and masked in the recording; "
+                    "write the test by hand: TestClient(app, headers={...})"
+                )
+            arguments.append(f"user={_literal(actor.user)}")
         if actor.subprotocol != SUBPROTOCOL:
             arguments.append("subprotocol=None")
         if not self._open:
@@ -298,8 +340,10 @@ class _Writer:
                 code = _literal(message["code"])
                 line = f"    assert {actor.name}.result({number}).code == {code}"
                 self._lines.append(line)
-        for actor, code in effects.refusals:
-            self._lines.append(f'    assert {actor.name}.messages[-1]["code"] == {_literal(code)}')
+        for actor, code in effects.refusals.items():
+            # Not of the last message: other ones may have followed.
+            errors = f'm["code"] for m in {actor.name}.messages if m["type"] == "error"'
+            self._lines.append(f"    assert [{errors}][-1] == {_literal(code)}")
         for actor, names in effects.values.items():
             if step.verb == "join" and actor is step.actor and effects is step.at_once:
                 continue  # the defaults: every test of this app begins so

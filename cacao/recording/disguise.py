@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Disguise"]
 
-# What of a message tells that it has something to be named; most have not, and are not parsed.
-_TELLTALES = '"sessionId"', '"errorId"'
+# What a message has that tells of new names; most have not, and are not parsed.
+_TELLTALE = '"sessionId"'
 
 
 class Disguise:
@@ -68,9 +68,10 @@ class Disguise:
         if isinstance(said, tuple):
             return list(said)
         if isinstance(said, str):
-            if any(telltale in said for telltale in _TELLTALES):
+            if _TELLTALE in said:
                 self.names.learn_from(orjson.loads(said))
             return self.names.hide(self.secrets.mask_frame(said))
+        self.names.learn_error(said.error_id)
         kind = type(said.error)
         return {
             "type": f"{kind.__module__}.{kind.__qualname__}",

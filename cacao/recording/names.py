@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Names"]
 
 # Where a message says one of them, and what it is called then.
-_PLACES = {"sessionId": "session", "token": "token", "errorId": "error"}
+_PLACES = {"sessionId": "session", "token": "token"}
 
 # Anything shorter that a client takes for a token is none, and may be any word of a text.
 _SHORTEST_TOKEN = 20
@@ -40,6 +40,10 @@ class Names:
         for place, kind in _PLACES.items():
             if isinstance(message.get(place), str):
                 self._learn(kind, message[place])
+
+    def learn_error(self, error_id: str) -> None:
+        """Name an error, before its id gets into messages and values."""
+        self._learn("error", error_id)
 
     def learn_token(self, token: str) -> None:
         """Name a token that a client has shown; it may be of another run."""

@@ -55,7 +55,7 @@ class Effects:
         values: For each page, the names of the values that it was sent.
         states: For each page, all its values afterwards.
         results: Which event of a page has ended, and how: the message.
-        refusals: Which page was told of an error that belongs to no event, and its code.
+        refusals: For each page whose last error belongs to no event: its code.
         resumed: Pages that have found their session again.
         errors: The types of what the app has raised.
     """
@@ -63,7 +63,7 @@ class Effects:
     values: dict[Actor, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     states: dict[Actor, dict[str, Any]] = field(default_factory=dict)
     results: list[tuple[Actor, int, dict[str, Any]]] = field(default_factory=list)
-    refusals: list[tuple[Actor, str]] = field(default_factory=list)
+    refusals: dict[Actor, str] = field(default_factory=dict)
     resumed: list[Actor] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -81,8 +81,10 @@ class Effects:
                 self._note(actor, {**message["changes"], **message.get("patches", {})})
             case {"type": "result" | "error", "id": int(id_)}:
                 self.results.append((actor, actor.numbers.get(id_, 0), message))
+                if message["type"] == "error":
+                    self.refusals.pop(actor, None)
             case {"type": "error", "code": str(code)}:
-                self.refusals.append((actor, code))
+                self.refusals[actor] = code
 
     def _note(self, actor: Actor, names: dict[str, Any]) -> None:
         self.values[actor].update(dict.fromkeys(names))
