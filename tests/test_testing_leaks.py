@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,6 +331,24 @@ def test_a_thread_that_outlives_the_app_is_named_with_where_it_was_started(
     assert leak.startswith("thread ")
     assert "linger', which is at" in leak
     assert line_of("# lingering").removesuffix(", in").replace("\\", "") in leak
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_thread_of_a_builtin_is_named_by_that(gate: threading.Event, is_partial: bool) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    pause = partial(time.sleep, 0.5) if is_partial else time.sleep
+
+    def go() -> None:
+        threading.Thread(target=pause, args=() if is_partial else (0.5,)).start()
+        threading.Thread(target=lock.acquire, daemon=True).start()
+
+    try:
+        of_lock, of_sleep = leaks_of(app_that(go))
+    finally:
+        lock.release()
+    assert of_lock.startswith("thread 'lock.acquire', started at ")
+    assert of_sleep.startswith("thread 'time.sleep', started at ")
 
 
 def test_a_threads_timer_is_a_thread() -> None:

@@ -93,6 +93,22 @@ def test_wait_and_settle_speak_of_real_time(client: LiveClient) -> None:
         client.advance(-1)
 
 
+def test_within_together_clients_only_send(client: LiveClient) -> None:
+    waits: list[Callable[[], object]] = [
+        lambda: client.advance(0),
+        client.settle,
+        lambda: client.wait(lambda: True),
+    ]
+    with client.together():
+        client.send("increment")
+        for wait in waits:
+            with pytest.raises(RuntimeError, match="wait after the block"):
+                wait()
+        with pytest.raises(RuntimeError, match="does not nest"), client.together():
+            pass
+    assert client.state == {"count": 1}
+
+
 def test_the_plain_protocol_is_spoken_where_it_is_asked_for(url: str) -> None:
     with LiveClient(url, cookies=ADA, subprotocol=None) as client:
         assert client.send("increment") is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ from cacao.testing.frames import near
 from cacao.testing.rest import wait_for_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 
 def place_of(text: str) -> str:
@@ -135,6 +136,20 @@ async def test_a_thread_that_does_not_end_is_named_with_its_task_and_both_lines(
     assert f"{place_of('# crunching')} crunch" in line
 
 
+async def test_a_thread_that_runs_a_builtin_is_named_by_that(nursery: trio.Nursery) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+
+    async def job() -> None:
+        await trio.to_thread.run_sync(lock.acquire)
+
+    nursery.start_soon(job)
+    line = await unsettled(nursery)
+    lock.release()
+    assert "waits for thread 'lock.acquire'" in line
+    assert "which is at" not in line
+
+
 async def test_a_task_that_waits_for_its_turn_in_a_thread_is_named(gate: threading.Event) -> None:
     def crunch() -> None:
         gate.wait()
@@ -200,3 +215,43 @@ def test_a_busy_loop_is_named_with_where_it_was_started() -> None:
         client.send("go")
     assert "in spin (started at " in str(caught.value)
     assert f"{place_of('# spinning')} go" in str(caught.value)
+
+
+def test_a_task_that_catches_its_cancellation_is_told_to_let_it_pass() -> None:
+    app = App()
+
+    @app.on("go")
+    async def go() -> None:
+        while True:
+            with contextlib.suppress(BaseException):
+                await trio.sleep(1)
+
+    client = TestClient(app, max_ticks=1000)
+    client.send("go")
+    with pytest.raises(
+        SpinningError, match=r"task 'event go' .*it catches trio\.Cancelled .*`except Exception`"
+    ):
+        client.close()
+
+
+async def poll_with_a_timeout() -> None:
+    while True:
+        with trio.move_on_after(0):
+            await trio.sleep(1)
+
+
+async def spin_whatever_comes() -> None:
+    while True:
+        with contextlib.suppress(trio.Cancelled):
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("spin", [poll_with_a_timeout, spin_whatever_comes])
+def test_a_task_that_nobody_has_cancelled_is_told_to_wait(
+    spin: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    app = App()
+    app.on("go")(spin)
+    client = TestClient(app, max_ticks=1000)
+    with pytest.raises(SpinningError, match="let it wait for something"):
+        client.send("go")

@@ -415,6 +415,65 @@ class TestInAPage:
         client.send("increment")
         assert client.state == {"count": 2}
 
+    def test_a_text_that_is_none_is_refused_as_in_memory(self) -> None:
+        app, _ = counter()
+        client = TestClient(app)
+        with pytest.raises(TypeError, match=r"a client sends text, not \{'a': 1\}; for an event"):
+            client.send_text({"a": 1})  # type: ignore[arg-type]
+
+    def test_what_is_not_there_is_told_with_what_is(self) -> None:
+        app, _ = counter()
+        page = TestClient(app).page
+        with pytest.raises(PageError, match=r"no button 'nosuch' is .*: '−', 'Reset', '\+';"):  # noqa: RUF001
+            page.click("nosuch")
+        with pytest.raises(PageError, match=r"no field 'Age' is .*: 'Your name';"):
+            page.fill("Age", "36")
+        page.do(_showing("<button hidden>Save</button>"))
+        with pytest.raises(PageError, match=r"no button 'Save' is .*: none;"):
+            page.click("Save")
+
+    def test_a_name_of_several_is_told_with_all_of_them(self) -> None:
+        app, _ = counter()
+        page = TestClient(app).page
+        page.do(_showing('<button>Add</button><button>Add "all"</button><button>Undo</button>'))
+        with pytest.raises(PageError, match=r"button 'add' may be any of 2: 'Add', 'Add \"all\"';"):
+            page.click("add")
+
+    def test_what_cannot_be_clicked_or_filled_is_told_with_the_reason(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cacao.testing.page._ACTING_MS", 200)
+        app, _ = counter()
+        page = TestClient(app).page
+        page.do(_showing("<button disabled>Save</button><label>Name <input readonly></label>"))
+        with pytest.raises(PageError, match=r"(?s)button 'Save' .*not enabled"):
+            page.click("Save")
+        with pytest.raises(PageError, match=r"(?s)field 'Name' .*not editable"):
+            page.fill("Name", "Ada")
+
+    def test_what_the_page_draws_late_is_waited_for(self) -> None:
+        app, _ = counter()
+        page = TestClient(app).page
+        page.do(_showing(""))
+        draw = "document.body.innerHTML = '<button>Save</button>'"
+        page.do(_running(f"void setTimeout(() => {{ {draw} }}, 300)"))
+        page.click("Save")
+
+    def test_the_report_of_what_is_not_there_shows_the_line_of_the_test_alone(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "test_page.py").write_text(
+            "from cacao import App\n"
+            "from cacao.testing import TestClient\n"
+            "def test_page():\n"
+            f"    app = App(static_folder={str(COUNTER_PAGE)!r})\n"
+            "    TestClient(app, via='browser').page.click('nosuch')\n"
+        )
+        run = pytest_in(tmp_path)
+        assert "no button 'nosuch'" in run.stdout
+        assert "test_page.py:5: PageError" in run.stdout
+        assert not any(name in run.stdout for name in ("page_line", "concurrent", "playwright"))
+
     def test_errors_in_the_page_fail_the_test(self) -> None:
         throw = (
             "setTimeout(() => { throw new Error('thrown') }); new Promise(requestAnimationFrame)"
@@ -491,3 +550,7 @@ def _text_of(selector: str) -> Callable[[BrowserPage], Coroutine[Any, Any, str]]
 
 def _running(script: str) -> Callable[[BrowserPage], Coroutine[Any, Any, Any]]:
     return lambda page: page.evaluate(script)
+
+
+def _showing(html: str) -> Callable[[BrowserPage], Coroutine[Any, Any, Any]]:
+    return _running(f"document.body.innerHTML = {html!r}")

@@ -36,7 +36,8 @@ class LiveClient(TestClient):
     - what only the server knows raises `HostingError`: `session`, `server_state`, `now`,
       `delivered_once` and `expect_error`. An error in a handler is a result with a code.
 
-    Heartbeats are answered in a thread, whatever the test does meanwhile.
+    Heartbeats are answered in a thread, whatever the test does meanwhile. `network` is this side's
+    own end: while it is stalled, or delayed by more than `timeout`, each `send` takes that long.
 
     Args:
         url: Where the server answers, such as "http://127.0.0.1:8000"; with "https", over TLS.

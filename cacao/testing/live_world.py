@@ -130,11 +130,13 @@ class LiveWorld:
     def advance(self, seconds: float) -> None:
         """Let real time pass."""
         check_seconds(seconds)
+        self._refuse_together()
         time.sleep(seconds)
         self.settle()
 
     def settle(self) -> None:
         """Wait for all results that are due; for those of one event for one timeout at most."""
+        self._refuse_together()
         if not self._until(self._has_come, self.timeout):
             self._given_up.update(event for _, event in self._awaited())
         elif self._plain:
@@ -143,6 +145,8 @@ class LiveWorld:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Let nothing be waited for within the block, and all of it at its end."""
+        if self._is_together:
+            raise RuntimeError("together() does not nest; put it all into one block")
         self._is_together = True
         try:
             yield
@@ -156,6 +160,7 @@ class LiveWorld:
         Raises:
             TimeoutError: It did not hold within so many real seconds.
         """
+        self._refuse_together()
         if not self._until(predicate, timeout):
             raise TimeoutError(f"{predicate!r} was not true within {timeout} s of real time")
 
@@ -176,6 +181,12 @@ class LiveWorld:
         self._thread.join()
 
     # --- Inside --------------------------------------------------------------------------------
+
+    def _refuse_together(self) -> None:
+        if self._is_together:
+            raise RuntimeError(
+                "within together() clients only send; advance, settle or wait after the block"
+            )
 
     def _has_said_goodbye(self) -> bool:
         return not self._nursery.child_tasks

@@ -122,8 +122,11 @@ class PageLine:
 
         Raises:
             ConnectionClosed: Either side has closed.
+            TypeError: It is no text.
         """
         self._refuse_when_closed()
+        if not isinstance(text, str):
+            raise TypeError(f"a client sends text, not {text!r}; for an event, use send(name, ...)")
         self._ask("text => __cacaoTest__.sendText(text)", text)
 
     def leave(self) -> None:

@@ -110,11 +110,12 @@ class Taken:
         for thread, spot in list(self._threads.items()):
             stack = stacks.get(thread.ident or 0)
             if stack is not None and _is_at_work(thread, stack):
-                yield f"{name_thread(stack)}, started at {name_spot(spot)}"
-        for context, stack in abandoned_threads():
+                name = name_thread(stack, _function_of(thread))
+                yield f"{name}, started at {name_spot(spot)}"
+        for context, stack, function in abandoned_threads():
             start = start_in(context)
             if start is not None and start.taken is self:
-                yield f"{name_thread(stack)}, abandoned by task {start.name!r}"
+                yield f"{name_thread(stack, function)}, abandoned by task {start.name!r}"
 
 
 @cache
@@ -235,6 +236,10 @@ def _is_at_work(thread: threading.Thread, stack: FrameType) -> bool:
     """Tell a thread that has something of the author's to do from one of a pool that waits."""
     if is_trios(stack):
         return False  # which is named by the task that waits for it, or as an abandoned one
-    function = getattr(thread, "_target", None) or getattr(thread, "function", None) or thread.run
-    code = getattr(function, "__code__", None)  # a builtin has none
+    code = getattr(_function_of(thread), "__code__", None)  # a builtin has none
     return code is None or authors(code) or runs_authors(stack)
+
+
+def _function_of(thread: threading.Thread) -> Any:
+    """Give what a thread, or a `threading.Timer`, was made to run."""
+    return getattr(thread, "_target", None) or getattr(thread, "function", None) or thread.run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from functools import partial
+from inspect import isbuiltin
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -90,8 +91,8 @@ def _describe_thread(frame: FrameType) -> str:
     context = frame.f_locals.get("context")
     for worker, stack in _workers():
         if worker.f_locals.get("context") is context:
-            return f"waits for {name_thread(stack)}"
-    return f"waits for a place or a thread to run {_name_function(frame.f_locals['sync_fn'])}"
+            return f"waits for {name_thread(stack, frame.f_locals['sync_fn'])}"
+    return f"waits for a place or a thread to run {_name_function(frame.f_locals['sync_fn'])!r}"
 
 
 def _describe_errand(errand: Any) -> str:
@@ -106,16 +107,16 @@ def _describe_errand(errand: Any) -> str:
     return f"waits for asyncio, which is at {place}"
 
 
-def abandoned_threads() -> Iterator[tuple[Context, FrameType]]:
+def abandoned_threads() -> Iterator[tuple[Context, FrameType, Any]]:
     """Go through the threads of trio's that run the author's code and have nobody waiting.
 
     Yields:
-        The context in which each runs, and the innermost frame of it.
+        The context in which each runs, the innermost frame of it, and its function.
     """
     for worker, stack in _workers():
         waiting, context = (worker.f_locals.get(name) for name in ("task_register", "context"))
         if waiting == [None] and context is not None and runs_authors(stack):
-            yield context, stack
+            yield context, stack, worker.f_locals.get("sync_fn")
 
 
 def _workers() -> Iterator[tuple[FrameType, FrameType]]:
@@ -147,19 +148,23 @@ def _outward(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def name_thread(stack: FrameType) -> str:
-    """Name a thread by its function, and the line at which it is.
+def name_thread(stack: FrameType, function: Any) -> str:
+    """Name a thread by the author's function that it runs, and the line at which it is.
 
     Args:
         stack: Its innermost frame.
+        function: What it was started for: its name, if it runs nothing of the author's.
     """
     frames = [(frame, frame.f_lineno) for frame in _outward(stack)][::-1]
     first = next((frame.f_code for frame, _ in frames if authors(frame.f_code)), None)
-    spot = innermost(frames) or (stack.f_code, stack.f_lineno)
-    return f"thread {(first or spot[0]).co_qualname!r}, which is at {name_spot(spot)}"
+    spot = innermost(frames)  # a builtin has none
+    name = _name_function(function) if first is None else first.co_qualname
+    return f"thread {name!r}" + ("" if spot is None else f", which is at {name_spot(spot)}")
 
 
 def _name_function(function: Any) -> str:
     while isinstance(function, partial):
         function = function.func
-    return repr(getattr(function, "__qualname__", function))
+    name = getattr(function, "__qualname__", repr(function))
+    module = function.__module__ if isbuiltin(function) else None
+    return f"{module}.{name}" if module else name
