@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from quart import Response, has_request_context, request, send_from_directory
 from quart_trio import QuartTrio
+from quart_trio.wrappers.response import TrioFileBody, TrioResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,26 @@ _HASHED = "assets/"
 _YEAR = 365 * 24 * 3600
 
 
+class _FileBody(TrioFileBody):
+    """A file on its way to a browser: closed also if that goes as the file is opened."""
+
+    async def __aenter__(self) -> TrioFileBody:
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            if self.file is not None:
+                await self.file.aclose()
+            raise
+
+
+class _Response(TrioResponse):
+    file_body_class = _FileBody
+
+
 class _Site(QuartTrio):
     """A Quart app that reports what its routes raise as all other code of the author's does."""
+
+    response_class = _Response
 
     def __init__(self, report: Callable[[str, Exception], object]) -> None:
         super().__init__("cacao", static_folder=None)

@@ -343,6 +343,25 @@ async def test_nothing_outside_the_folder_is_served(site: Path, path: str) -> No
     assert "secret" not in await response.get_data(as_text=True)
 
 
+async def test_a_file_is_closed_when_its_browser_goes_as_it_is_opened(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    open_file = trio.open_file
+    body = make_quart(site, nobody).response_class.file_body_class(site / "index.html")
+    with trio.CancelScope() as browser:
+
+        async def open_and_go(*args: Any, **kwargs: Any) -> Any:
+            opened.append(await open_file(*args, **kwargs))
+            browser.cancel()
+            return opened[0]
+
+        monkeypatch.setattr(trio, "open_file", open_and_go)
+        async with body:
+            raise AssertionError("it was not cancelled")
+    assert opened[0].closed
+
+
 async def test_an_app_without_page_says_how_to_get_one(tmp_path: Path) -> None:
     none = await make_quart(None, nobody).test_client().get("/")
     assert (none.status_code, 'static_folder="page/dist"' in await none.get_data(as_text=True)) == (
