@@ -26,6 +26,7 @@ from cacao.roster import Roster
 from cacao.session import Session
 from cacao.shared import SharedStore
 from cacao.survival import open_survival
+from cacao.watched import WatchedConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -108,7 +109,7 @@ class Runtime:
         closing: tuple[int, str] = RESTART
         try:
             hello = await self._hello_from(connection)
-            session = await self._session_for(connection, hello)
+            session, connection = await self._session_for(connection, hello)
             self._roster.is_back(session)
             try:
                 closing = await session.attach(connection, hello)
@@ -134,37 +135,52 @@ class Runtime:
         finally:
             self._arriving -= 1
 
-    async def _session_for(self, connection: Connection, hello: Hello | None) -> Session:
+    async def _session_for(
+        self, connection: Connection, hello: Hello | None
+    ) -> tuple[Session, Connection]:
         """Find the session that a client takes up again, or begin one.
 
+        Returns:
+            The session, and what to read its client from.
+
         Raises:
-            ConnectionClosed: There is no room, or the run ends.
+            ConnectionClosed: There is no room, the run ends, or the client has gone meanwhile.
         """
         if self._is_draining:  # another process is to have it, and not to lose it to this one
             raise ConnectionClosed(*RESTART)
         session = self._find(connection, hello)
         if session is None and hello is not None and hello.resume and self._survival is not None:
-            parked = await self._survival.take(hello.resume, connection.peer.user_key)
-            if parked is not None:
-                return await self._take_up(connection, parked, self._survival)
+            connection = watched = WatchedConnection(connection)
+            session = await self._take_up(watched, hello.resume, self._survival)
+            if session is not None:
+                return session, connection
             session = self._find(connection, hello)  # another connection of this client has it
         if session is None or self._is_draining:
-            return self._begin(connection)
-        return session
+            session = self._begin(connection)
+        return session, connection
 
     async def _take_up(
-        self, connection: Connection, parked: ParkedSession, survival: Survival
-    ) -> Session:
-        """Go on with a session that another process has parked, or park it anew for want of room.
+        self, connection: WatchedConnection, token: str, survival: Survival
+    ) -> Session | None:
+        """Go on with a session that another process has, or has parked; None if there is none.
+
+        This may take a while. A client that has gone meanwhile may be back in another process, with
+        its session, and must not take that away from itself.
 
         Raises:
-            ConnectionClosed: There is no room, or the run ends.
+            ConnectionClosed: There is no room, the run ends, or the client has gone; what was
+                taken is parked anew.
         """
-        try:
-            return self._begin(connection, parked)
-        except ConnectionClosed:
-            survival.park(parked)
-            await survival.flush()
+        parked = None
+        with connection.watched(self._nursery):
+            parked = await survival.take(token, connection.peer.user_key)
+        try:  # without waiting: a session is never nowhere
+            connection.raise_if_gone()
+            return None if parked is None else self._begin(connection, parked)
+        except Exception:
+            if parked is not None:
+                survival.park(parked)
+                await survival.flush()
             raise
 
     async def _until_parked(self, session: Session, survival: Survival) -> None:
