@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from cacao.testing.chromium import find_chromium, flags_of_chromium
+from cacao.testing.browser.chromium import find_chromium, flags_of_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ import trio
 
 from cacao import App, Computed, Session, Signal
 from cacao.testing import SpinningError, TestClient
-from cacao.testing.difference import differences
+from cacao.testing.inspection.difference import differences
+from cacao.testing.inspection.report import describe_world
+from cacao.testing.inspection.tracebacks import shortened
 from cacao.testing.open_worlds import find_world
-from cacao.testing.report import describe_world
-from cacao.testing.tracebacks import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

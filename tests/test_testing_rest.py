@@ -15,8 +15,8 @@ import trio.testing
 
 from cacao import App, Session, Signal, from_asyncio
 from cacao.testing import AsyncTestClient, SpinningError, TestClient, UnsettledError
-from cacao.testing.frames import near
-from cacao.testing.rest import wait_for_threads
+from cacao.testing.inspection.frames import near
+from cacao.testing.inspection.rest import wait_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

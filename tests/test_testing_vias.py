@@ -15,9 +15,9 @@ from trio.testing import MockClock
 from cacao import App, Peer, Session, Signal
 from cacao.errors import ConnectionClosed, HostingError
 from cacao.testing import AsyncTestClient, LeakError, PageError, TestClient
-from cacao.testing import served as served_module
-from cacao.testing.chromium import the_chromium
+from cacao.testing.browser.chromium import the_chromium
 from cacao.testing.settings import Settings, use_settings
+from cacao.testing.sockets import served as served_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -316,7 +316,10 @@ class TestOverASocket:
 
 def test_a_way_that_is_not_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     app, _ = counter()
-    for via, module, extra in (("socket", "served", "test"), ("browser", "pages", "browser")):
+    for via, module, extra in (
+        ("socket", "sockets.served", "test"),
+        ("browser", "browser.pages", "browser"),
+    ):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, f"cacao.testing.{module}", None)
             with pytest.raises(HostingError, match=rf"pip install 'cacao\[{extra}\]'"):
@@ -442,7 +445,7 @@ class TestInAPage:
     def test_what_cannot_be_clicked_or_filled_is_told_with_the_reason(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cacao.testing.page._ACTING_MS", 200)
+        monkeypatch.setattr("cacao.testing.browser.page._ACTING_MS", 200)
         app, _ = counter()
         page = TestClient(app).page
         page.do(_showing("<button disabled>Save</button><label>Name <input readonly></label>"))
@@ -536,9 +539,9 @@ class TestInAPage:
     def test_a_machine_without_chromium_is_told_how_to_name_one(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cacao.testing.chromium._NAMES", ("no-such-browser",))
+        monkeypatch.setattr("cacao.testing.browser.chromium._NAMES", ("no-such-browser",))
         monkeypatch.delenv("CHROMIUM", raising=False)
-        monkeypatch.setattr("cacao.testing.pages.the_chromium", the_chromium.__wrapped__)
+        monkeypatch.setattr("cacao.testing.browser.pages.the_chromium", the_chromium.__wrapped__)
         app, _ = counter()
         with pytest.raises(HostingError, match="environment variable CHROMIUM"):
             TestClient(app)

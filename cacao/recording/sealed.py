@@ -12,9 +12,9 @@ import trio
 from cacao.clock import follow
 from cacao.recording.door import Door
 from cacao.testing.hand_pump import HandPump
+from cacao.testing.inspection.tasks import tasks_below
+from cacao.testing.inspection.waits import needs_real_time
 from cacao.testing.memory import MemoryConnection
-from cacao.testing.tasks import tasks_below
-from cacao.testing.waits import needs_real_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cacao.testing.async_client import AsyncTestClient
+    from cacao.testing.browser.page import Page, PageError
     from cacao.testing.client import TestClient
     from cacao.testing.hand_pump import SpinningError
-    from cacao.testing.leaks import LeakError
+    from cacao.testing.inspection.leaks import LeakError
+    from cacao.testing.inspection.rest import UnsettledError
     from cacao.testing.line import Frame
-    from cacao.testing.live_client import LiveClient
     from cacao.testing.network import Network
-    from cacao.testing.page import Page, PageError
-    from cacao.testing.rest import UnsettledError
     from cacao.testing.runs import Delivery
+    from cacao.testing.sockets.live_client import LiveClient
     from cacao.testing.unread import Caught
 
 __all__ = [
@@ -42,14 +42,14 @@ _HOMES = {
     "Caught": "cacao.testing.unread",
     "Delivery": "cacao.testing.runs",
     "Frame": "cacao.testing.line",
-    "LeakError": "cacao.testing.leaks",
-    "LiveClient": "cacao.testing.live_client",
+    "LeakError": "cacao.testing.inspection.leaks",
+    "LiveClient": "cacao.testing.sockets.live_client",
     "Network": "cacao.testing.network",
-    "Page": "cacao.testing.page",
-    "PageError": "cacao.testing.page",
+    "Page": "cacao.testing.browser.page",
+    "PageError": "cacao.testing.browser.page",
     "SpinningError": "cacao.testing.hand_pump",
     "TestClient": "cacao.testing.client",
-    "UnsettledError": "cacao.testing.rest",
+    "UnsettledError": "cacao.testing.inspection.rest",
 }
 
 

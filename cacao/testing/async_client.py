@@ -18,7 +18,7 @@ from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.clock import pass_time
 from cacao.testing.failures import note_failure
-from cacao.testing.report import describe_stage
+from cacao.testing.inspection.report import describe_stage
 from cacao.testing.settings import current_settings
 from cacao.testing.stage import ROUNDS, Stage
 from cacao.testing.view import ClientView

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.failures import note_failure
-from cacao.testing.report import describe_world
+from cacao.testing.inspection.report import describe_world
 from cacao.testing.view import ClientView
 from cacao.testing.world import World
 

@@ -25,8 +25,8 @@ import trio
 
 from cacao.errors import ConnectionClosed, HostingError
 from cacao.testing.clock import StepClock, check_seconds
+from cacao.testing.inspection.tasks import describe_task
 from cacao.testing.seat import Seat
-from cacao.testing.tasks import describe_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

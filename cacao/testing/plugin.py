@@ -78,9 +78,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what an app looked like when its test failed."""
-    if "cacao.testing.report" not in sys.modules:  # no test client was used
+    if "cacao.testing.inspection.report" not in sys.modules:  # no test client was used
         return (yield)
-    plugin = import_module("cacao.testing.report_plugin")
+    plugin = import_module("cacao.testing.inspection.report_plugin")
     report: pytest.TestReport = yield from plugin.make_report(item, call)
     return report
 

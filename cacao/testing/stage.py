@@ -19,15 +19,15 @@ from cacao.peer import Peer
 from cacao.protocol import encode_value
 from cacao.reactive import Computed, Signal, set_current_session
 from cacao.testing.clock import StepClock
-from cacao.testing.leaks import LeakError, Leaks
+from cacao.testing.inspection.leaks import LeakError, Leaks
+from cacao.testing.inspection.rest import wait_for_threads
+from cacao.testing.inspection.tasks import tasks_below
+from cacao.testing.inspection.waits import needs_real_time
 from cacao.testing.line import Line
 from cacao.testing.memory import MemoryConnection, MemoryWire
-from cacao.testing.rest import wait_for_threads
 from cacao.testing.runs import Runs
-from cacao.testing.tasks import tasks_below
 from cacao.testing.unread import UnreadErrors
 from cacao.testing.vias import make_pages, make_served, prepare
-from cacao.testing.waits import needs_real_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from cacao.runtime import Runtime
     from cacao.session import Session
-    from cacao.testing.pages import Pages
-    from cacao.testing.served import Served
+    from cacao.testing.browser.pages import Pages
     from cacao.testing.settings import Via
+    from cacao.testing.sockets.served import Served
     from cacao.testing.wire import Listener, Wire
 
 __all__ = ["ROUNDS", "Stage"]

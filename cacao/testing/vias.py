@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cacao.app import App
     from cacao.reports import ErrorReport
     from cacao.runtime import Runtime
-    from cacao.testing.pages import Pages
-    from cacao.testing.served import Served
+    from cacao.testing.browser.pages import Pages
+    from cacao.testing.sockets.served import Served
 
 __all__ = ["make_pages", "make_served", "prepare"]
 
@@ -31,9 +31,9 @@ def prepare(via: Via) -> None:
     if via not in get_args(Via):
         raise ValueError(f"via={via!r} is no way to an app; expected one of {get_args(Via)}")
     if via != "memory":
-        _load("cacao.testing.served", via, "test")
+        _load("cacao.testing.sockets.served", via, "test")
     if via == "browser":
-        _load("cacao.testing.pages", via, "browser").the_chromium()
+        _load("cacao.testing.browser.pages", via, "browser").the_chromium()
 
 
 def make_served(
@@ -43,13 +43,13 @@ def make_served(
     failed: Callable[[BaseException], object],
 ) -> Served:
     """Make the server of `via="socket"` and `via="browser"`; see `Served`."""
-    module = import_module("cacao.testing.served")
+    module = import_module("cacao.testing.sockets.served")
     return cast("Served", module.Served(app, runtime, report, failed))
 
 
 def make_pages(served: Served, failed: Callable[[BaseException], object]) -> Pages:
     """Make the pages of `via="browser"`; see `Pages`."""
-    module = import_module("cacao.testing.pages")
+    module = import_module("cacao.testing.browser.pages")
     return cast("Pages", module.Pages(served, failed))
 
 

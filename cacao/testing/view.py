@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from cacao.protocol import Result
     from cacao.session import Session
+    from cacao.testing.browser.page import Page
     from cacao.testing.line import Frame, Line
     from cacao.testing.network import Network
-    from cacao.testing.page import Page
     from cacao.testing.runs import Delivery
     from cacao.testing.stage import Stage
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from cacao.errors import ConnectionClosed, HostingError
+from cacao.testing.browser.page import Page, PageError
+from cacao.testing.browser.page_half import PageHalf
+from cacao.testing.browser.page_network import PageNetwork
 from cacao.testing.client_half import event_data
-from cacao.testing.far_end import NearEnd
 from cacao.testing.line import Frame
-from cacao.testing.page import Page, PageError
-from cacao.testing.page_half import PageHalf
-from cacao.testing.page_network import PageNetwork
-from cacao.testing.served import MARK
+from cacao.testing.sockets.far_end import NearEnd
+from cacao.testing.sockets.served import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from playwright.async_api import Page as BrowserPage
 
     from cacao.peer import Peer
-    from cacao.testing.chromium import Chromium
-    from cacao.testing.served import Served
+    from cacao.testing.browser.chromium import Chromium
+    from cacao.testing.sockets.served import Served
 
 __all__ = ["PageLine"]
 

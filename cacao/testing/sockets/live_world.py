@@ -17,7 +17,7 @@ from cacao.protocol import SUBPROTOCOL
 from cacao.testing.clock import check_seconds
 from cacao.testing.line import Line
 from cacao.testing.open_worlds import enter_world, forget_world
-from cacao.testing.socket_wire import SocketWire
+from cacao.testing.sockets.socket_wire import SocketWire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

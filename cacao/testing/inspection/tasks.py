@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cacao.testing.frames import authors, innermost, name_spot, near
-from cacao.testing.origins import start_of
-from cacao.testing.waits import describe_wait
+from cacao.testing.inspection.frames import authors, innermost, name_spot, near
+from cacao.testing.inspection.origins import start_of
+from cacao.testing.inspection.waits import describe_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

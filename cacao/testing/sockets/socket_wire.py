@@ -14,7 +14,7 @@ from wsproto.utilities import LocalProtocolError
 
 from cacao.errors import ConnectionClosed
 from cacao.protocol import CloseCode
-from cacao.testing.far_end import NearEnd
+from cacao.testing.sockets.far_end import NearEnd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from cacao.peer import Peer
-    from cacao.testing.far_end import FarEnd
+    from cacao.testing.sockets.far_end import FarEnd
     from cacao.testing.wire import Listener
 
 __all__ = ["SocketWire"]

@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from cacao.testing.failures import reports_so_far
+from cacao.testing.inspection.report import describe_world
+from cacao.testing.inspection.tracebacks import core_of, errors_in, is_of_no_line, shortened
 from cacao.testing.open_worlds import open_worlds
-from cacao.testing.report import describe_world
-from cacao.testing.tracebacks import core_of, errors_in, is_of_no_line, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -12,7 +12,7 @@ import trio
 
 from cacao.errands import Errand
 from cacao.testing.clock import StepClock
-from cacao.testing.frames import Spot, authors, innermost, name_spot, nearest
+from cacao.testing.inspection.frames import Spot, authors, innermost, name_spot, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

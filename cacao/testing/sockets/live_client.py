@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 from cacao.errors import ConnectionClosed, HostingError
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.client import TestClient
-from cacao.testing.live_world import LiveWorld
 from cacao.testing.runs import shown
+from cacao.testing.sockets.live_world import LiveWorld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

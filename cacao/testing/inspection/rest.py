@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cacao.errors import HostingError
-from cacao.testing.tasks import describe_task, tasks_below
-from cacao.testing.waits import needs_real_time
+from cacao.testing.inspection.tasks import describe_task, tasks_below
+from cacao.testing.inspection.waits import needs_real_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,8 @@ from hypercorn.trio import serve
 from cacao.asgi import WEBSOCKET_PATH
 from cacao.errors import HostingError
 from cacao.hardening.shutdown import stop_hearing
-from cacao.testing.far_end import FarEnd
-from cacao.testing.socket_wire import SocketWire
+from cacao.testing.sockets.far_end import FarEnd
+from cacao.testing.sockets.socket_wire import SocketWire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -101,7 +101,7 @@ class Served:
         """Serve until cancelled."""
         config = Config()
         config.bind = ["127.0.0.1:0"]
-        config.errorlog = logging.getLogger("cacao.testing.served")
+        config.errorlog = logging.getLogger("cacao.testing.sockets.served")
         config.read_timeout = config.graceful_timeout = _NEVER
         async with trio.open_nursery() as self._nursery:
             app = cast("ASGIFramework", self._asgi)

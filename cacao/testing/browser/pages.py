@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from cacao.errors import HostingError
 from cacao.protocol import SUBPROTOCOL
-from cacao.testing.chromium import the_chromium
-from cacao.testing.page_line import PageLine
+from cacao.testing.browser.chromium import the_chromium
+from cacao.testing.browser.page_line import PageLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cacao.peer import Peer
-    from cacao.testing.served import Served
+    from cacao.testing.sockets.served import Served
 
 __all__ = ["Pages"]
 

@@ -23,16 +23,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from cacao.reactive import Signal
-from cacao.testing.frames import Spot, authors, name_spot, nearest
-from cacao.testing.origins import current_start, start_in
-from cacao.testing.waits import abandoned_threads, is_trios, name_thread, runs_authors, spot_of
+from cacao.testing.inspection.frames import Spot, authors, name_spot, nearest
+from cacao.testing.inspection.origins import current_start, start_in
+from cacao.testing.inspection.waits import (
+    abandoned_threads,
+    is_trios,
+    name_thread,
+    runs_authors,
+    spot_of,
+)
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from cacao.testing.origins import Start
+    from cacao.testing.inspection.origins import Start
 
 __all__ = ["Taken", "hear_of_takings"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from cacao.testing.frames import authors
+from cacao.testing.inspection.frames import authors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["core_of", "errors_in", "is_of_no_line", "shortened"]
 
-_CACAO = str(Path(__file__).parents[1]) + sep
-_TESTING = str(Path(__file__).parent) + sep
+_CACAO = str(Path(__file__).parents[2]) + sep
+_TESTING = str(Path(__file__).parents[1]) + sep
 _TRIO = str(Path(trio.__file__).parent) + sep
 _RAISE = opmap["RAISE_VARARGS"]
 

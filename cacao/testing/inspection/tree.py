@@ -16,9 +16,9 @@ import trio
 
 from cacao.dispatch import Dispatch
 from cacao.lifetimes import keep_time
-from cacao.testing.difference import brief
-from cacao.testing.frames import authors, innermost, near
-from cacao.testing.waits import describe_wait
+from cacao.testing.inspection.difference import brief
+from cacao.testing.inspection.frames import authors, innermost, near
+from cacao.testing.inspection.waits import describe_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

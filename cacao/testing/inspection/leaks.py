@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from cacao.errors import CacaoError
-from cacao.testing.origins import Origins
-from cacao.testing.taken import Taken, hear_of_takings
-from cacao.testing.tasks import describe_task, is_below, is_only_around, tasks_below
+from cacao.testing.inspection.origins import Origins
+from cacao.testing.inspection.taken import Taken, hear_of_takings
+from cacao.testing.inspection.tasks import describe_task, is_below, is_only_around, tasks_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

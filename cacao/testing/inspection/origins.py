@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from cacao.testing.frames import Spot, nearest
+from cacao.testing.inspection.frames import Spot, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cacao.testing.taken import Taken
+    from cacao.testing.inspection.taken import Taken
 
 __all__ = ["Origins", "Start", "current_start", "start_in", "start_of"]
 

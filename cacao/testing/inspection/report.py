@@ -18,8 +18,8 @@ import orjson
 from cacao.protocol import encode_value
 from cacao.reactive import Computed, Signal
 from cacao.testing.client_half import ClientHalf
-from cacao.testing.difference import brief, differences
-from cacao.testing.tree import draw, grow
+from cacao.testing.inspection.difference import brief, differences
+from cacao.testing.inspection.tree import draw, grow
 from cacao.testing.world import World
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cacao.session import Session
     from cacao.testing.line import Frame, Line
-    from cacao.testing.live_world import LiveWorld
+    from cacao.testing.sockets.live_world import LiveWorld
     from cacao.testing.stage import Stage
 
 __all__ = ["describe_stage", "describe_world"]

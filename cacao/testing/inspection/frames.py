@@ -23,7 +23,7 @@ Spot = tuple[CodeType, int]
 Owner = Literal["author", "library", "cacao", "plumbing"]
 """Who has written a file; plumbing does what its caller asks for, and nothing else."""
 
-_CACAO = str(Path(__file__).parents[1]) + sep
+_CACAO = str(Path(__file__).parents[2]) + sep
 _TRIO = str(Path(trio.__file__).parent) + sep
 _STDLIB = tuple(sysconfig.get_path(name) + sep for name in ("stdlib", "platstdlib"))
 _INSTALLED = f"{sep}site-packages{sep}", f"{sep}dist-packages{sep}"

@@ -1,0 +1,1 @@
+"""Clients that are the app's own page, in a real browser."""
