@@ -397,3 +397,19 @@ async def test_an_event_that_is_too_big_has_failed(opens: Opens) -> None:
         await t.settle()
         assert t.resumed
         assert t.runs("say") == [("short", "running")]
+
+
+@in_both
+async def test_who_is_refused_among_others_is_told_at_the_end_of_the_block(opens: Opens) -> None:
+    app = App(authenticate=lambda peer: peer.headers.get("x-user"))
+    async with opens(app, headers={"x-user": "ada"}) as t:
+
+        async def come() -> None:
+            async with t.together():
+                await t.user(headers={"x-user": "bob"})
+                await t.user(headers={})
+
+        with pytest.raises(ConnectionClosed, match="4401"):
+            await come()
+        users = [session.user for session in t._stage.runtime.sessions.values()]
+        assert users == ["ada", "bob"]

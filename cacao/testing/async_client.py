@@ -211,11 +211,13 @@ class AsyncTestClient(ClientView):
         if self._stage.is_together:
             raise RuntimeError("together() does not nest; put it all into one block")
         self._stage.is_together = True
+        earlier = len(self._stage.lines)
         try:
             yield
         finally:
             self._stage.is_together = False
         await self._settle()
+        self._stage.raise_refusals(earlier)
 
     async def settle(self) -> None:
         """Let the app come to rest, threads included; see `TestClient.settle`."""

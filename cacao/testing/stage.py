@@ -268,6 +268,16 @@ class Stage:
         """
         return wait_for_threads(self._task)
 
+    def raise_refusals(self, count: int) -> None:
+        """Tell how a client was turned away that came after the first so many.
+
+        Raises:
+            ConnectionClosed: One was.
+        """
+        for line in self.lines[count:]:
+            if line.refusal is not None:
+                raise line.refusal
+
     def refuse_together(self) -> None:
         """Refuse what would let the app run within `together`.
 

@@ -168,11 +168,13 @@ class World:
         if self.stage.is_together:
             raise RuntimeError("together() does not nest; put it all into one block")
         self.stage.is_together = True
+        earlier = len(self.stage.lines)
         try:
             yield
         finally:
             self.stage.is_together = False
         self.do(_nothing)
+        self.stage.raise_refusals(earlier)
 
     def wait(self, predicate: Callable[[], object], timeout: float) -> None:
         """Let real time pass, for threads and sockets, until the predicate holds.
