@@ -14,14 +14,13 @@ import trio
 import trio.testing
 
 from cacao.errors import HostingError
-from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.clock import pass_time
 from cacao.testing.failures import note_failure
 from cacao.testing.inspection.report import describe_stage
 from cacao.testing.settings import current_settings
 from cacao.testing.stage import ROUNDS, Stage
-from cacao.testing.view import ClientView
+from cacao.testing.view import ClientView, check_tabs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cacao.app import App
+    from cacao.peer import Peer
     from cacao.protocol import Result
     from cacao.testing.settings import Via
 
@@ -78,8 +78,7 @@ class AsyncTestClient(ClientView):
     ) -> None:
         self._stage = Stage(app, now, via or current_settings().via)
         self._subprotocol = subprotocol
-        self._peer = self._stage.peer_of(user, headers, cookies)
-        self._first_name = Peer(user=user).user_key or ""
+        self._first_name, self._peer = self._stage.introduce(user, headers, cookies)
         self._tabs = []
 
     async def __aenter__(self) -> Self:
@@ -165,18 +164,16 @@ class AsyncTestClient(ClientView):
         cookies: Mapping[str, str] | None = None,
     ) -> Self:
         """Bring one more user to the same run of the app; see `TestClient.user`."""
-        if tabs < 1:
-            raise ValueError(f"a user has 1 tab or more, not {tabs}")
-        peer = self._stage.peer_of(who, headers, cookies)
-        first = await self._bring([], Peer(user=who).user_key or "", subprotocol, peer)
+        check_tabs(tabs)
+        name, peer = self._stage.introduce(who, headers, cookies)
+        first = await self._bring([], name, subprotocol, peer)
         for _ in range(tabs - 1):
             await first.tab()
         return first
 
     async def tab(self) -> Self:
         """Open one more page of this client's user; see `TestClient.tab`."""
-        name = f"{self.tabs[0].name}, tab {len(self._tabs) + 1}"
-        return await self._bring(self._tabs, name, self._subprotocol, self._peer)
+        return await self._bring(self._tabs, self._next_tab, self._subprotocol, self._peer)
 
     @property
     def time(self) -> float:
@@ -208,14 +205,8 @@ class AsyncTestClient(ClientView):
 
         Nothing else may be awaited within the block.
         """
-        if self._stage.is_together:
-            raise RuntimeError("together() does not nest; put it all into one block")
-        self._stage.is_together = True
-        earlier = len(self._stage.lines)
-        try:
+        with self._stage.together() as earlier:
             yield
-        finally:
-            self._stage.is_together = False
         await self._settle()
         self._stage.raise_refusals(earlier)
 

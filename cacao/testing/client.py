@@ -8,11 +8,10 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from cacao.peer import Peer
 from cacao.protocol import SUBPROTOCOL
 from cacao.testing.failures import note_failure
 from cacao.testing.inspection.report import describe_world
-from cacao.testing.view import ClientView
+from cacao.testing.view import ClientView, check_tabs
 from cacao.testing.world import World
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cacao.app import App
+    from cacao.peer import Peer
     from cacao.protocol import Result
     from cacao.testing.settings import Via
 
@@ -55,7 +55,7 @@ class TestClient(ClientView):
         user: Whom the app is to take for its user, as in `user()`.
         seed: Decides the order in which ready tasks run, here and in every client of this app; by
             default that of the test run (`--cacao-seed`), else 0.
-        max_ticks: Scheduler steps that may pass before everything has come to rest.
+        max_ticks: Scheduler steps that one moment of virtual time may take.
         now: What `cacao.clock` gives in the app at the beginning, with a time zone; by default
             the first moment of 2026, in UTC.
         via: "memory"; "socket": over a port of this machine, through the real server; "browser":
@@ -86,8 +86,8 @@ class TestClient(ClientView):
         self._world = World.of(app, seed=seed, max_ticks=max_ticks, now=now, via=via)
         self._stage = self._world.stage
         self._tabs = []
-        peer = self._stage.peer_of(user, headers, cookies)
-        self._open(Peer(user=user).user_key or "", subprotocol, peer, [])
+        name, peer = self._stage.introduce(user, headers, cookies)
+        self._open(name, subprotocol, peer, [])
 
     def _open(
         self: Self, name: str, subprotocol: str | None, peer: Peer, through: list[Self]
@@ -158,18 +158,16 @@ class TestClient(ClientView):
             ValueError: `tabs` is less than 1.
             ConnectionClosed: `authenticate` has refused them, with code 4401.
         """
-        if tabs < 1:
-            raise ValueError(f"a user has 1 tab or more, not {tabs}")
-        peer = self._stage.peer_of(who, headers, cookies)
-        first = self._bring([], Peer(user=who).user_key or "", subprotocol, peer)
+        check_tabs(tabs)
+        name, peer = self._stage.introduce(who, headers, cookies)
+        first = self._bring([], name, subprotocol, peer)
         for _ in range(tabs - 1):
             first.tab()
         return first
 
     def tab(self) -> Self:
         """Open one more page of this client's user: a session of its own."""
-        name = f"{self.tabs[0].name}, tab {len(self._tabs) + 1}"
-        return self._bring(self._tabs, name, self._subprotocol, self._peer)
+        return self._bring(self._tabs, self._next_tab, self._subprotocol, self._peer)
 
     @property
     def time(self) -> float:

@@ -18,7 +18,7 @@ from cacao.protocol import CloseCode, ErrorCode, Result
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ClientHalf", "Sent", "event_data", "read_result"]
+__all__ = ["ClientHalf", "Sent", "check_text", "event_data", "read_result"]
 
 
 @dataclass(eq=False, slots=True)
@@ -187,6 +187,16 @@ class ClientHalf:
             )
         self._running.clear()
         self._waiting.clear()
+
+
+def check_text(text: object) -> None:
+    """Refuse what a client cannot send as it is.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a client sends text, not {text!r}; for an event, use send(name, ...)")
 
 
 def event_data(name: str, data: dict[str, Any] | None, fields: Mapping[str, Any]) -> dict[str, Any]:

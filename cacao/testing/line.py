@@ -8,7 +8,7 @@ import orjson
 
 from cacao.errors import ConnectionClosed
 from cacao.protocol import SUBPROTOCOL, CloseCode
-from cacao.testing.client_half import ClientHalf, event_data
+from cacao.testing.client_half import ClientHalf, check_text, event_data
 from cacao.testing.network import Network
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ class Line:
             TypeError: It is no text.
         """
         self._refuse_to_send_when_closed()
-        if not isinstance(text, str):
-            raise TypeError(f"a client sends text, not {text!r}; for an event, use send(name, ...)")
+        check_text(text)
         self._send([text])
 
     def leave(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -166,21 +166,25 @@ class Stage:
         """Seconds since the app was started."""
         return trio.current_time() - self._started_at
 
-    def peer_of(
+    def introduce(
         self, who: object, headers: Mapping[str, str] | None, cookies: Mapping[str, str] | None
-    ) -> Peer:
-        """Say who a client is: as the handshake says, or a user whom nobody asks for a proof."""
+    ) -> tuple[str, Peer]:
+        """Say who a client is: as the handshake says, or a user whom nobody asks for a proof.
+
+        Returns:
+            Their name, empty for nobody in particular, and the peer.
+        """
         peer = Peer.of(headers or {}, cookies or {})
+        name = Peer(user=who).user_key or ""
         if who is not None and headers is None and cookies is None and self._app.knows_users:
-            return replace(peer, user=who)
-        return peer
+            return name, replace(peer, user=who)
+        return name, peer
 
     def open_line(self, name: str, subprotocol: str | None, peer: Peer) -> Line:
         """Connect one more client."""
         name = name or f"client {len(self.lines) + 1}"
-        line = (self._open_line if self._pages is None else self._open_page)(
-            name, subprotocol, peer
-        )
+        open_it = self._open_line if self._pages is None else self._open_page
+        line = open_it(name, subprotocol, peer)
         self.lines.append(line)
         return line
 
@@ -267,6 +271,21 @@ class Stage:
             UnsettledError: Some still wait; names them, and where the threads are.
         """
         return wait_for_threads(self._task)
+
+    @contextmanager
+    def together(self) -> Iterator[int]:
+        """Let clients only send within the block; gives how many clients there were before.
+
+        Raises:
+            RuntimeError: This is within such a block.
+        """
+        if self.is_together:
+            raise RuntimeError("together() does not nest; put it all into one block")
+        self.is_together = True
+        try:
+            yield len(self.lines)
+        finally:
+            self.is_together = False
 
     def raise_refusals(self, count: int) -> None:
         """Tell how a client was turned away that came after the first so many.

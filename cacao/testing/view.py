@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cacao.testing.runs import Delivery
     from cacao.testing.stage import Stage
 
-__all__ = ["ClientView"]
+__all__ = ["ClientView", "check_tabs"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -249,6 +249,10 @@ class ClientView:
 
     # --- Who belongs together ------------------------------------------------------------------
 
+    @property
+    def _next_tab(self) -> str:
+        return f"{self.tabs[0].name}, tab {len(self._tabs) + 1}"
+
     def _family(self) -> Iterator[Self]:
         yield self
         for client in self._came_through:
@@ -266,3 +270,13 @@ class ClientView:
 
     def _lines(self) -> list[Line]:
         return [client._line for client in self._family()]
+
+
+def check_tabs(tabs: int) -> None:
+    """Refuse a number of tabs that a user cannot have.
+
+    Raises:
+        ValueError: It is less than 1.
+    """
+    if tabs < 1:
+        raise ValueError(f"a user has 1 tab or more, not {tabs}")

@@ -40,7 +40,7 @@ class World:
     Args:
         app: The app under test.
         seed: Decides the order in which ready tasks run.
-        max_ticks: Scheduler steps that may pass before everything has come to rest.
+        max_ticks: Scheduler steps that one moment of virtual time may take.
         now: The time at its beginning; see `Stage`.
         via: How its clients reach it.
 
@@ -165,14 +165,8 @@ class World:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Let nothing of the app run within the block; at its end all of it settles."""
-        if self.stage.is_together:
-            raise RuntimeError("together() does not nest; put it all into one block")
-        self.stage.is_together = True
-        earlier = len(self.stage.lines)
-        try:
+        with self.stage.together() as earlier:
             yield
-        finally:
-            self.stage.is_together = False
         self.do(_nothing)
         self.stage.raise_refusals(earlier)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from cacao.errors import ConnectionClosed, HostingError
+from cacao.protocol import CloseCode
 from cacao.testing.browser.page import Page, PageError
 from cacao.testing.browser.page_half import PageHalf
 from cacao.testing.browser.page_network import PageNetwork
-from cacao.testing.client_half import event_data
+from cacao.testing.client_half import check_text, event_data
 from cacao.testing.line import Frame
 from cacao.testing.sockets.far_end import NearEnd
 from cacao.testing.sockets.served import MARK
@@ -35,7 +36,6 @@ T = TypeVar("T")
 
 _SCRIPT = Path(__file__).with_name("page.js")
 _HAS_LEFT = ConnectionClosed(1001, "the test client has closed; open another client")
-_UNAUTHORIZED = 4401
 # Real milliseconds for what a page is asked to do.
 _PATIENCE_MS = 10_000
 # Real seconds for which a page that was at rest, and has heard of nothing, is taken to be so still.
@@ -102,7 +102,7 @@ class PageLine:
     def refusal(self) -> ConnectionClosed | None:
         """How the app's `authenticate` has turned the client away; None if it has not."""
         closing = self.closing
-        return closing if closing is not None and closing.code == _UNAUTHORIZED else None
+        return closing if closing is not None and closing.code == CloseCode.UNAUTHORIZED else None
 
     def send_event(self, name: str, data: dict[str, Any] | None, fields: Mapping[str, Any]) -> int:
         """Let the page's client send an event; gives its number: 1, 2, 3 ...
@@ -125,8 +125,7 @@ class PageLine:
             TypeError: It is no text.
         """
         self._refuse_when_closed()
-        if not isinstance(text, str):
-            raise TypeError(f"a client sends text, not {text!r}; for an event, use send(name, ...)")
+        check_text(text)
         self._ask("text => __cacaoTest__.sendText(text)", text)
 
     def leave(self) -> None:

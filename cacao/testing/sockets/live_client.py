@@ -65,7 +65,8 @@ class LiveClient(TestClient):
         # It has all that a client asks of its world and its stage, but what is refused below.
         self._world = self._stage = cast("Any", LiveWorld(url, timeout))
         self._tabs = []
-        self._open("", subprotocol, self._stage.peer_of(None, headers, cookies), [])
+        name, peer = self._stage.introduce(None, headers, cookies)
+        self._open(name, subprotocol, peer, [])
 
     def _open(
         self: Self, name: str, subprotocol: str | None, peer: Peer, through: list[Self]

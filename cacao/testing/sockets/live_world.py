@@ -84,12 +84,11 @@ class LiveWorld:
 
     # --- As `Stage` ----------------------------------------------------------------------------
 
-    def peer_of(
+    def introduce(
         self, who: object, headers: Mapping[str, str] | None, cookies: Mapping[str, str] | None
-    ) -> Peer:
+    ) -> tuple[str, Peer]:
         """Say who a client is: as the handshake says, whatever its name."""
-        del who
-        return Peer.of(headers or {}, cookies or {})
+        return Peer(user=who).user_key or "", Peer.of(headers or {}, cookies or {})
 
     def open_line(self, name: str, subprotocol: str | None, peer: Peer) -> Line:
         """Connect one more client."""
